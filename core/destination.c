@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/destination.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+
+void ramlift_destination_config_init(struct ramlift_destination_config *config)
+{
+	memset(config, 0, sizeof(*config));
+	config->register_threads = 2;
+	config->timeouts = (struct ramlift_timeouts){
+		.connect_ns = 10 * NS_PER_S,
+		.heartbeat_ns = 4 * NS_PER_S,
+		.prepare_ns = 60 * NS_PER_S,
+		.hand_over_ns = 60 * NS_PER_S,
+	};
+}
+
+static int check_config(const struct ramlift_destination_config *config,
+			struct ramlift_error *error)
+{
+	const struct ramlift_guest_ops *ops = config->guest_ops;
+
+	if (!ops || !ops->create || !ops->discard || !ops->load_state || !ops->resume)
+		return error_set(error, -EINVAL, "a call of the guest is missing");
+	if (!config->n_transports || !config->register_threads || !config->listen ||
+	    !config->timeouts.connect_ns || !config->timeouts.heartbeat_ns ||
+	    !config->timeouts.hand_over_ns)
+		return error_set(
+			error, -EINVAL,
+			"an address, a transport, a timeout or the number of threads is missing");
+	return 0;
+}
+
+int ramlift_destination_new(const struct ramlift_destination_config *config,
+			    struct ramlift_destination **result, struct ramlift_error *error)
+{
+	struct ramlift_destination *destination;
+	int ret;
+
+	ret = check_config(config, error);
+	if (ret)
+		return ret;
+	destination = calloc(1, sizeof(*destination));
+	if (!destination)
+		return error_set(error, -ENOMEM, "no memory for a session");
+	destination->config = *config;
+	ret = address_parse(config->listen, 1, &destination->local, error);
+	if (ret)
+		goto free_destination;
+	ret = address_listen(&destination->local, &destination->listen_fd, error);
+	if (ret)
+		goto free_destination;
+	ret = address_of_socket(destination->listen_fd, &destination->local);
+	if (!ret)
+		ret = session_init(&destination->session, SIDE_DESTINATION);
+	if (ret) {
+		error_set(error, ret, "cannot make a session: %s", strerror(-ret));
+		goto close_listener;
+	}
+	destination->session.progress = config->progress;
+	destination->session.progress_context = config->progress_context;
+	*result = destination;
+	return 0;
+
+close_listener:
+	close(destination->listen_fd);
+free_destination:
+	free(destination);
+	return ret;
+}
+
+uint16_t ramlift_destination_port(const struct ramlift_destination *destination)
+{
+	return address_port(&destination->local);
+}
+
+int ramlift_destination_cancel(struct ramlift_destination *destination)
+{
+	return session_cancel(&destination->session);
+}
+
+void ramlift_destination_stats(struct ramlift_destination *destination, struct ramlift_stats *stats)
+{
+	session_copy_stats(&destination->session, stats);
+}
+
+void ramlift_destination_free(struct ramlift_destination *destination)
+{
+	if (!destination)
+		return;
+	session_fini(&destination->session);
+	close(destination->listen_fd);
+	free(destination);
+}

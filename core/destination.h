@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The destination's side of one session. destination.c makes it and answers other threads;
+ * destination_run.c leads it. */
+#ifndef CORE_DESTINATION_H
+#define CORE_DESTINATION_H
+
+#include "core/ram.h"
+#include "core/registrar.h"
+#include "core/session.h"
+
+struct ramlift_destination {
+	struct session session;
+	struct ramlift_destination_config config;
+	struct address local;
+	int listen_fd;
+
+	/* Set as the session gets on, undone in reverse order at its end. */
+	struct message *offer_message; /* offer.machine points into it */
+	struct offer offer;
+	bool has_guest;
+	struct ram ram;
+	bool has_ram;
+	const struct ramlift_transport *transport;
+	struct endpoint *endpoint;
+	struct registrar *registrar;
+};
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest RAM as the engine divides it: regions into stripes, which map pages to lanes, and into
+ * slices, which are registered.
+ *
+ *   region    |------------------------------|  as the VMM gave it
+ *   slices    |----------|----------|--------|  256 MiB: registered, announced, addressed
+ *   stripes   |-|-|-|-|-|-|-|-|-|-|-|-|-|-|-||  256 KiB, 64 pages: a word of a bitmap, one lane
+ *
+ * Stripes are numbered through all regions. None straddles a slice, no slice a region.
+ */
+#ifndef CORE_RAM_H
+#define CORE_RAM_H
+
+#include <stdint.h>
+
+#include "core/ramlift.h"
+#include "core/transport.h"
+
+#define STRIPE_PAGES 64u
+#define STRIPE_BYTES ((uint64_t)STRIPE_PAGES * RAMLIFT_PAGE_BYTES)
+
+#define SLICE_DEFAULT_BYTES (256ull << 20)
+#define SLICE_MAX_BYTES	    (4ull << 30)
+#define RAM_MAX_SLICES	    65000u /* more keys than that confuse rxe before Linux 6.1.11 */
+
+struct ram {
+	struct ramlift_region regions[RAMLIFT_MAX_REGIONS];
+	unsigned n_regions;
+	uint64_t first_stripe[RAMLIFT_MAX_REGIONS];
+	unsigned first_slice[RAMLIFT_MAX_REGIONS];
+	uint64_t n_stripes;
+	uint64_t bytes;
+	uint64_t slice_bytes;
+	struct slice *slices;
+	unsigned n_slices;
+};
+
+/* Where a stripe is. */
+struct stripe_place {
+	char *hva;
+	unsigned slice;
+	uint64_t offset_bytes; /* within the slice */
+};
+
+/*
+ * Check what a layout must fulfil whoever described it: counts, alignment, sizes, order, no
+ * overlap. -EINVAL with a sentence. Addresses in this process are not looked at.
+ */
+int ram_check(const struct ramlift_region *regions, unsigned n_regions, uint64_t slice_bytes,
+	      struct ramlift_error *error);
+
+/* Copies the regions, which have passed ram_check(). -ENOMEM. */
+int ram_init(struct ram *ram, const struct ramlift_region *regions, unsigned n_regions,
+	     uint64_t slice_bytes);
+void ram_fini(struct ram *ram);
+
+void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place);
+
+#endif

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The public interface of libramlift: move the memory of a running guest to another host.
+ *
+ * A VMM describes its guest by three things: its regions, a table of calls to pause, save and
+ * resume it (guest.h), and something that tells which pages it writes (dirty_source.h). On the
+ * source it then runs a ramlift_source, on the destination a ramlift_destination; each is one
+ * blocking call.
+ *
+ * Conventions: functions return 0 or -errno and leave out-parameters untouched on failure. A struct
+ * ramlift_error carries the sentence for the user; it may be NULL where nobody wants to know.
+ */
+#ifndef RAMLIFT_H
+#define RAMLIFT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RAMLIFT_API __attribute__((visibility("default")))
+
+/* The unit of dirty tracking, whatever the host's page size is. */
+#define RAMLIFT_PAGE_BYTES 4096u
+
+#define RAMLIFT_MAX_LANES   64u
+#define RAMLIFT_MAX_REGIONS 64u
+#define RAMLIFT_MAX_NAME    64u /* a guest's name, with the final NUL */
+
+/* What failed, as one sentence that says what to do; code is a negative errno, 0 while nothing
+ * failed. */
+struct ramlift_error {
+	int code;
+	char text[480];
+};
+
+/*
+ * One contiguous block of guest RAM. The VMM owns the memory. While a session lives it must stay
+ * mapped, and must not be discarded (no ballooning, no MADV_DONTNEED, no hole punching); unless it
+ * is shared memory, the process must not fork.
+ */
+struct ramlift_region {
+	uint64_t gpa;		  /* guest-physical address, a multiple of RAMLIFT_PAGE_BYTES */
+	uint64_t size_bytes;	  /* a multiple of RAMLIFT_PAGE_BYTES, not 0 */
+	void *hva;		  /* host-virtual address, page aligned */
+	int memfd;		  /* the file behind it, or -1; holes in it are known to be zeros */
+	uint64_t memfd_offset;	  /* where the region begins in memfd, in bytes */
+	uint64_t page_size_bytes; /* host page size behind the region: 4 KiB, 2 MiB or 1 GiB */
+};
+
+#include "dirty_source.h"
+#include "guest.h"
+
+/* How lanes move bytes; opaque here. Both are static objects that live as long as the program. */
+struct ramlift_transport;
+
+/* RDMA writes over librdmacm and libibverbs. */
+RAMLIFT_API const struct ramlift_transport *ramlift_transport_rdma(void);
+
+/* TCP, one connection a lane, for hosts without an RNIC. */
+RAMLIFT_API const struct ramlift_transport *ramlift_transport_tcp(void);
+
+/* Where a session is. docs/protocol.md draws the transitions; core/phase.c holds them. */
+enum ramlift_phase {
+	RAMLIFT_PHASE_IDLE,
+	RAMLIFT_PHASE_PREFLIGHT, /* compare both sides before anything is allocated */
+	RAMLIFT_PHASE_PREPARE,	 /* create the guest, connect lanes, register the first slices */
+	RAMLIFT_PHASE_STREAM,	 /* pre-copy: the guest runs at the source */
+	RAMLIFT_PHASE_STOP_AND_COPY, /* the guest is paused, what remains flows */
+	RAMLIFT_PHASE_HAND_OVER,     /* FINAL is sent, PREPARED is awaited */
+	RAMLIFT_PHASE_COMMITTED,     /* COMMIT is sent, STARTED is awaited */
+	RAMLIFT_PHASE_DONE,	     /* the guest runs at the destination */
+	RAMLIFT_PHASE_FAILED,	     /* the guest runs at the source, as before */
+	RAMLIFT_PHASE_IN_DOUBT, /* COMMIT without an answer: the guest is paused at the source */
+	RAMLIFT_PHASE_COUNT
+};
+
+/* The word for a phase, as `ramlift status` prints it; "unknown" for a number that is none. */
+RAMLIFT_API const char *ramlift_phase_name(enum ramlift_phase phase);
+
+struct ramlift_lane_stats {
+	uint64_t bytes_sent;	   /* payload, without headers */
+	uint64_t writes;	   /* runs of pages posted */
+	uint64_t zero_pages;	   /* found zero in the first pass, not sent */
+	uint64_t sweeps;	   /* times the lane went through all of its stripes */
+	uint64_t busy_ns;	   /* time with something to send, pacing excluded */
+	uint64_t rate_bytes_per_s; /* average since the lane began to stream */
+};
+
+/* The parts of the downtime, in the order in which they happen. All in ns. */
+struct ramlift_downtime {
+	uint64_t pause_ns;   /* kick every vCPU out of its run */
+	uint64_t harvest_ns; /* the last harvest */
+	uint64_t save_ns;    /* save vCPU and device state, while lanes drain */
+	uint64_t drain_ns;   /* what was left to send once the state was saved, and the tokens */
+	uint64_t verify_ns;  /* digest of all RAM on both sides; 0 without verify */
+	uint64_t fence_ns;   /* destination: tokens consumed, queue pairs dead */
+	uint64_t load_ns;    /* destination: load the state */
+	uint64_t commit_ns;  /* journal and messages: the round trips of the hand-over */
+	uint64_t start_ns;   /* destination: COMMIT read until the vCPUs run */
+	uint64_t total_ns;   /* from the first kick until the source knows that the guest runs */
+};
+
+/* One moment of a session. Rates are bytes a second, measured over the last ticks. */
+struct ramlift_stats {
+	enum ramlift_phase phase;
+	const char *transport; /* a static string, NULL before one was agreed on */
+	uint64_t ram_bytes;
+	uint64_t bytes_sent;
+	uint64_t bytes_remaining; /* dirty now */
+	uint64_t zero_pages;
+	uint64_t dirty_rate_bytes_per_s;
+	uint64_t send_rate_bytes_per_s;
+	uint64_t passes;     /* sweeps over all stripes that the slowest lane has done */
+	uint64_t elapsed_ns; /* since the session began */
+	uint64_t phase_ns[RAMLIFT_PHASE_COUNT];
+	struct ramlift_downtime downtime;
+	uint64_t residual_bytes; /* dirty when the guest was paused */
+	bool throttled;		 /* the guest is being slowed down */
+	bool verified;		 /* both digests were taken and are equal */
+	uint64_t digest;	 /* of all guest RAM, with verify */
+	unsigned n_lanes;
+	struct ramlift_lane_stats lanes[RAMLIFT_MAX_LANES];
+};
+
+/*
+ * What to do with a guest that writes faster than the lanes send. Where the dirty source cannot
+ * slow it down, throttling is to go on until max_total_ns.
+ */
+enum ramlift_on_divergence {
+	RAMLIFT_DIVERGENCE_THROTTLE, /* harvest at the link's pace, so that full rings stop its
+					vCPUs */
+	RAMLIFT_DIVERGENCE_STOP,     /* switch over, whatever downtime that costs */
+	RAMLIFT_DIVERGENCE_ABORT,    /* give up; the guest runs on at the source */
+};
+
+/* Times that bound a session's waits. All in ns, none may be 0. */
+struct ramlift_timeouts {
+	uint64_t connect_ns;   /* a control or lane connection */
+	uint64_t heartbeat_ns; /* silence on the control channel after which the peer counts as dead
+				*/
+	uint64_t prepare_ns;   /* the destination creates the guest and registers its first slice */
+	uint64_t hand_over_ns; /* FINAL until PREPARED, digest included, and COMMIT until STARTED */
+};
+
+struct ramlift_source_config {
+	/* The guest. What pointers point to must outlive the source. */
+	const char *guest_name;
+	const struct ramlift_guest_ops *guest_ops;
+	void *guest;
+	const struct ramlift_dirty_source_ops *dirty_source_ops;
+	void *dirty_source;
+	const struct ramlift_region *regions;
+	unsigned n_regions;
+	const void *machine;  /* the VMM's own description, given to the destination's create(); may
+				 be NULL */
+	size_t machine_bytes; /* at most 64 KiB */
+
+	/* The session. */
+	const char *to;					   /* "host:port" or "[v6]:port" */
+	const struct ramlift_transport *const *transports; /* in order of preference */
+	unsigned n_transports;
+	unsigned lanes;		  /* 1 to RAMLIFT_MAX_LANES */
+	uint64_t max_downtime_ns; /* switch over once the prediction is below */
+	uint64_t max_total_ns;	  /* give up after this long before the switchover; 0: never */
+	uint64_t bandwidth_bytes_per_s; /* all lanes together, before the switchover; 0: no limit */
+	enum ramlift_on_divergence on_divergence;
+	bool verify;		   /* compare a digest of all RAM at the switchover */
+	uint64_t slice_bytes;	   /* unit of registration; a multiple of 256 KiB, at most 4 GiB */
+	unsigned register_threads; /* registering slices in parallel */
+	uint64_t tick_ns;	   /* how often the controller harvests and decides */
+	const char *state_dir;	   /* where the journal of commits is kept; must exist */
+	struct ramlift_timeouts timeouts;
+
+	/* Called on the thread of ramlift_source_run(), about every tick and at each change of
+	 * phase. May be NULL. */
+	void (*progress)(void *progress_context, const struct ramlift_stats *stats);
+	void *progress_context;
+};
+
+struct ramlift_destination_config {
+	const struct ramlift_guest_ops *guest_ops;
+	void *guest;	    /* given to guest_ops: the VMM before create(), the guest after it */
+	const char *listen; /* "host:port", "0.0.0.0:port", "[::]:port"; port 0 takes a free one */
+	const struct ramlift_transport *const *transports; /* what this side accepts */
+	unsigned n_transports;
+	unsigned register_threads;
+	struct ramlift_timeouts timeouts;
+	void (*progress)(void *progress_context, const struct ramlift_stats *stats);
+	void *progress_context;
+};
+
+struct ramlift_source;
+struct ramlift_destination;
+
+/* Fill in the defaults: 4 lanes, 300 ms downtime, throttle, 256 MiB slices, 20 ms ticks, 4 s
+ * heartbeat. */
+RAMLIFT_API void ramlift_source_config_init(struct ramlift_source_config *config);
+RAMLIFT_API void ramlift_destination_config_init(struct ramlift_destination_config *config);
+
+/*
+ * Check the configuration and make a source for one session. Nothing is contacted yet but, for the
+ * destination's name, a name server: it may block. -EINVAL: the configuration makes no sense (error
+ * says which part); -ENOMEM.
+ */
+RAMLIFT_API int ramlift_source_new(const struct ramlift_source_config *config,
+				   struct ramlift_source **source, struct ramlift_error *error);
+
+/*
+ * Move the guest. Blocks until it runs at the destination (0), or until the attempt has ended
+ * otherwise. Call once. After any failure but -EINPROGRESS the guest runs at the source as before,
+ * and dirty tracking is off.
+ *
+ * -EINPROGRESS: IN_DOUBT, the guest stays paused and only an operator may resume it. -ECANCELED:
+ * ramlift_source_cancel() was heard. -EREMOTEIO: the destination refused or failed, in its words.
+ * -ECONNREFUSED, -EHOSTUNREACH, -ECONNRESET, -EHOSTDOWN: the destination cannot be reached, or is
+ * silent. -ETIMEDOUT: a step, or the session, took longer than allowed. -EPROTO: the peer broke the
+ * protocol. -EBADMSG: the digests differ. -ENODEV: no RDMA device for that address. -EIO: a lane
+ * broke. -ENOMEM, -E2BIG, -ENOSPC and what else a call-back, the system or the journal returned.
+ */
+RAMLIFT_API int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *error);
+
+/*
+ * Ask a running session to end. Any thread, and signal handlers; returns at once. -EALREADY: COMMIT
+ * has been written, so the guest belongs to the destination.
+ */
+RAMLIFT_API int ramlift_source_cancel(struct ramlift_source *source);
+
+/* A copy of the figures as of now. Any thread. */
+RAMLIFT_API void ramlift_source_stats(struct ramlift_source *source, struct ramlift_stats *stats);
+
+/*
+ * Tell that the VMM or one of its devices has written guest memory, after the write: dirty rings do
+ * not see that. Any thread; never blocks. -ERANGE: not inside one region.
+ */
+RAMLIFT_API int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa,
+					  uint64_t length_bytes);
+
+/* Free it; not while ramlift_source_run() is running. NULL is fine. */
+RAMLIFT_API void ramlift_source_free(struct ramlift_source *source);
+
+/* Bind and listen. -EINVAL, -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOMEM. */
+RAMLIFT_API int ramlift_destination_new(const struct ramlift_destination_config *config,
+					struct ramlift_destination **destination,
+					struct ramlift_error *error);
+
+/* The port that it listens on, for configurations with port 0. */
+RAMLIFT_API uint16_t ramlift_destination_port(const struct ramlift_destination *destination);
+
+/*
+ * Wait for one session and receive its guest. Blocks until the guest runs here (0) or the session
+ * has failed; then the guest has been discarded and the call may be made again. -ECANCELED after a
+ * cancel.
+ */
+RAMLIFT_API int ramlift_destination_run(struct ramlift_destination *destination,
+					struct ramlift_error *error);
+
+/* Ask ramlift_destination_run() to end, now and whenever it is called again. Any thread, and signal
+ * handlers. -EALREADY: COMMIT has been read. */
+RAMLIFT_API int ramlift_destination_cancel(struct ramlift_destination *destination);
+RAMLIFT_API void ramlift_destination_stats(struct ramlift_destination *destination,
+					   struct ramlift_stats *stats);
+RAMLIFT_API void ramlift_destination_free(struct ramlift_destination *destination);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

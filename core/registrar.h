@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Registers the slices of guest RAM in parallel threads, first slice first, while the lanes already
+ * run. */
+#ifndef CORE_REGISTRAR_H
+#define CORE_REGISTRAR_H
+
+#include "core/transport.h"
+
+struct registrar;
+
+struct registrar_config {
+	const struct ramlift_transport *transport;
+	struct endpoint *endpoint;
+	unsigned n_slices;
+	unsigned n_threads;
+	/* One slice is registered. On one of the registrar's threads; what it returns but 0 ends
+	 * the registration. */
+	int (*ready)(void *context, unsigned slice, const struct slice_key *key,
+		     struct ramlift_error *error);
+	void *context;
+};
+
+int registrar_start(const struct registrar_config *config, struct registrar **registrar,
+		    struct ramlift_error *error);
+
+/* 0 as long as nothing has failed. Any thread. */
+int registrar_check(struct registrar *registrar, struct ramlift_error *error);
+
+/* Stop after the slices in progress, and free. Deregisters nothing. NULL is fine. */
+void registrar_free(struct registrar *registrar);
+
+#endif

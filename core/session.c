@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/session.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+
+int session_init(struct session *session, enum side side)
+{
+	memset(session, 0, sizeof(*session));
+	session->side = side;
+	session->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (session->cancel_fd < 0)
+		return -errno;
+	pthread_mutex_init(&session->lock, NULL);
+	return 0;
+}
+
+void session_fini(struct session *session)
+{
+	pthread_mutex_destroy(&session->lock);
+	close(session->cancel_fd);
+}
+
+void session_reset(struct session *session)
+{
+	int committed = SESSION_COMMITTED;
+
+	atomic_compare_exchange_strong(&session->fate, &committed, SESSION_OPEN);
+	session->phase = RAMLIFT_PHASE_IDLE;
+	session->begin_ns = 0;
+	memset(&session->stats, 0, sizeof(session->stats));
+	session_publish(session);
+}
+
+static void account_phase(struct session *session, uint64_t now_ns)
+{
+	if (session->begin_ns && session->phase < RAMLIFT_PHASE_DONE) {
+		session->stats.phase_ns[session->phase] += now_ns - session->phase_begin_ns;
+		session->stats.elapsed_ns = now_ns - session->begin_ns;
+	}
+	session->phase_begin_ns = now_ns;
+}
+
+void session_enter(struct session *session, enum ramlift_phase phase)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	assert(phase_may_follow(session->phase, phase));
+	account_phase(session, now_ns);
+	if (!session->begin_ns)
+		session->begin_ns = now_ns;
+	session->phase = phase;
+	session->stats.phase = phase;
+	session_publish(session);
+}
+
+void session_publish(struct session *session)
+{
+	account_phase(session, clock_now_ns());
+	pthread_mutex_lock(&session->lock);
+	session->published = session->stats;
+	pthread_mutex_unlock(&session->lock);
+	if (session->progress)
+		session->progress(session->progress_context, &session->stats);
+}
+
+void session_copy_stats(struct session *session, struct ramlift_stats *stats)
+{
+	pthread_mutex_lock(&session->lock);
+	*stats = session->published;
+	pthread_mutex_unlock(&session->lock);
+}
+
+int session_cancel(struct session *session)
+{
+	int open = SESSION_OPEN;
+	uint64_t one = 1;
+	int saved_errno = errno; /* this runs in signal handlers, too */
+	ssize_t n;
+
+	if (!atomic_compare_exchange_strong(&session->fate, &open, SESSION_CANCELLED) &&
+	    open == SESSION_COMMITTED)
+		return -EALREADY;
+	n = write(session->cancel_fd, &one, sizeof(one));
+	(void)n; /* fails only when it is readable anyway */
+	errno = saved_errno;
+	return 0;
+}
+
+int session_commit(struct session *session, struct ramlift_error *error)
+{
+	int open = SESSION_OPEN;
+
+	if (atomic_compare_exchange_strong(&session->fate, &open, SESSION_COMMITTED))
+		return 0;
+	return error_set(error, -ECANCELED, "cancelled");
+}
+
+static int unwrap_abort(const struct session *session, const struct message *message,
+			struct ramlift_error *error)
+{
+	struct abort_message abort;
+
+	if (abort_decode(message->payload, message->length_bytes, &abort))
+		return error_set(error, -EPROTO,
+				 "the peer gave up without a reason that can be read");
+	/* After COMMIT any ABORT is the destination's word that it has not run the guest. */
+	if (abort.code == -ECANCELED && session->phase != RAMLIFT_PHASE_COMMITTED)
+		return error_set(error, -ECANCELED, "the peer says: %s", abort.text);
+	return error_set(error, -EREMOTEIO, "the peer says: %s", abort.text);
+}
+
+int session_receive(struct session *session, uint64_t deadline_ns, const char *what,
+		    struct message **result, struct ramlift_error *error)
+{
+	bool committed = atomic_load(&session->fate) == SESSION_COMMITTED;
+	struct message *message;
+	int ret;
+
+	ret = channel_receive(session->channel, deadline_ns, committed ? -1 : session->cancel_fd,
+			      &message, error);
+	if (ret == -ECANCELED)
+		return error_set(error, ret, "cancelled");
+	if (ret == -ETIMEDOUT && what)
+		return error_set(error, ret, "%s took too long", what);
+	if (ret)
+		return ret;
+	if (!phase_accepts(session->phase, session->side, message->type)) {
+		ret = error_set(error, -EPROTO, "the peer sent %s in phase %s",
+				message_name(message->type), ramlift_phase_name(session->phase));
+		free(message);
+		return ret;
+	}
+	if (message->type == MESSAGE_ABORT) {
+		ret = unwrap_abort(session, message, error);
+		free(message);
+		return ret;
+	}
+	*result = message;
+	return 0;
+}
+
+void session_send_abort(struct session *session, const struct ramlift_error *error)
+{
+	struct abort_message abort = { .code = error->code ? error->code : -EIO };
+	uint32_t length;
+	void *payload;
+
+	if (!session->channel)
+		return;
+	strcpy(abort.text, error->text);
+	for (char *c = abort.text; *c; c++) {
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	}
+	payload = abort_encode(&abort, &length);
+	channel_send_owned(session->channel, MESSAGE_ABORT, payload, length, NULL);
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/source.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+
+void ramlift_source_config_init(struct ramlift_source_config *config)
+{
+	memset(config, 0, sizeof(*config));
+	config->lanes = 4;
+	config->max_downtime_ns = 300 * NS_PER_MS;
+	config->on_divergence = RAMLIFT_DIVERGENCE_THROTTLE;
+	config->slice_bytes = SLICE_DEFAULT_BYTES;
+	config->register_threads = 2;
+	config->tick_ns = 20 * NS_PER_MS;
+	config->timeouts = (struct ramlift_timeouts){
+		.connect_ns = 10 * NS_PER_S,
+		.heartbeat_ns = 4 * NS_PER_S,
+		.prepare_ns = 60 * NS_PER_S,
+		.hand_over_ns = 60 * NS_PER_S,
+	};
+}
+
+static bool timeouts_make_sense(const struct ramlift_timeouts *timeouts)
+{
+	return timeouts->connect_ns && timeouts->heartbeat_ns && timeouts->prepare_ns &&
+	       timeouts->hand_over_ns;
+}
+
+static int check_config(const struct ramlift_source_config *config, struct ramlift_error *error)
+{
+	if (!config->guest_name || !config->guest_name[0] ||
+	    strlen(config->guest_name) >= RAMLIFT_MAX_NAME || strchr(config->guest_name, '/'))
+		return error_set(error, -EINVAL,
+				 "the guest needs a name of 1 to %u characters, "
+				 "without a slash",
+				 RAMLIFT_MAX_NAME - 1);
+	if (!config->guest_ops || !config->guest_ops->pause || !config->guest_ops->resume ||
+	    !config->guest_ops->save_state || !config->dirty_source_ops ||
+	    !config->dirty_source_ops->start || !config->dirty_source_ops->harvest ||
+	    !config->dirty_source_ops->stop)
+		return error_set(error, -EINVAL,
+				 "a call of the guest or its dirty source is missing");
+	if (!config->lanes || config->lanes > RAMLIFT_MAX_LANES)
+		return error_set(error, -EINVAL, "%u lanes: use 1 to %u", config->lanes,
+				 RAMLIFT_MAX_LANES);
+	if (!config->n_transports || config->n_transports > WIRE_MAX_TRANSPORTS)
+		return error_set(error, -EINVAL, "name 1 to %u transports", WIRE_MAX_TRANSPORTS);
+	if (config->machine_bytes > WIRE_MAX_MACHINE_BYTES)
+		return error_set(error, -EINVAL, "the machine's description is over 64 KiB");
+	if (!config->tick_ns || !config->register_threads ||
+	    !timeouts_make_sense(&config->timeouts))
+		return error_set(error, -EINVAL, "a tick, a timeout or the number of threads is 0");
+	if (!config->state_dir || !config->to)
+		return error_set(error, -EINVAL,
+				 "the destination or the state directory is missing");
+	for (unsigned i = 0; i < config->n_regions && i < RAMLIFT_MAX_REGIONS; i++) {
+		if (!config->regions[i].hva ||
+		    (uintptr_t)config->regions[i].hva % RAMLIFT_PAGE_BYTES)
+			return error_set(error, -EINVAL, "region %u is not mapped page aligned", i);
+	}
+	return ram_check(config->regions, config->n_regions, config->slice_bytes, error);
+}
+
+int ramlift_source_new(const struct ramlift_source_config *config, struct ramlift_source **result,
+		       struct ramlift_error *error)
+{
+	struct ramlift_source *source;
+	int ret;
+
+	ret = check_config(config, error);
+	if (ret)
+		return ret;
+	source = calloc(1, sizeof(*source));
+	if (!source)
+		return error_set(error, -ENOMEM, "no memory for a session");
+	source->config = *config;
+	ret = address_parse(config->to, 0, &source->peer, error);
+	if (ret)
+		goto free_source;
+	ret = session_init(&source->session, SIDE_SOURCE);
+	if (ret) {
+		error_set(error, ret, "cannot make a session: %s", strerror(-ret));
+		goto free_source;
+	}
+	source->session.progress = config->progress;
+	source->session.progress_context = config->progress_context;
+	source->session.generation = 1;
+	if (getrandom(source->session.id, SESSION_ID_BYTES, 0) != SESSION_ID_BYTES) {
+		ret = error_set(error, -EIO, "the kernel gives no random numbers");
+		goto fini_session;
+	}
+	ret = ram_init(&source->ram, config->regions, config->n_regions, config->slice_bytes);
+	if (ret) {
+		error_set(error, ret, "no memory for the table of slices");
+		goto fini_session;
+	}
+	ret = dirty_set_init(&source->set, &source->ram);
+	if (ret) {
+		error_set(error, ret, "no memory for the dirty bitmaps");
+		goto fini_ram;
+	}
+	source->session.stats.ram_bytes = source->ram.bytes;
+	*result = source;
+	return 0;
+
+fini_ram:
+	ram_fini(&source->ram);
+fini_session:
+	session_fini(&source->session);
+free_source:
+	free(source);
+	return ret;
+}
+
+void ramlift_source_free(struct ramlift_source *source)
+{
+	if (!source)
+		return;
+	dirty_set_fini(&source->set);
+	ram_fini(&source->ram);
+	session_fini(&source->session);
+	free(source);
+}
+
+int ramlift_source_cancel(struct ramlift_source *source)
+{
+	return session_cancel(&source->session);
+}
+
+void ramlift_source_stats(struct ramlift_source *source, struct ramlift_stats *stats)
+{
+	session_copy_stats(&source->session, stats);
+}
+
+int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint64_t length_bytes)
+{
+	for (unsigned i = 0; i < source->ram.n_regions; i++) {
+		const struct ramlift_region *region = &source->ram.regions[i];
+		uint64_t offset = gpa - region->gpa;
+		uint64_t first;
+
+		if (gpa < region->gpa || offset >= region->size_bytes ||
+		    length_bytes > region->size_bytes - offset)
+			continue;
+		first = offset / RAMLIFT_PAGE_BYTES;
+		if (length_bytes)
+			ramlift_dirty_mark(&source->set, i, first,
+					   (offset + length_bytes - 1) / RAMLIFT_PAGE_BYTES -
+						   first + 1);
+		return 0;
+	}
+	return -ERANGE;
+}

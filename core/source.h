@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The source's side of one session. source.c makes it and answers other threads; source_run.c leads
+ * it through its phases; source_switch.c is the switchover; source_rates.c keeps the numbers that
+ * the controller looks at.
+ */
+#ifndef CORE_SOURCE_H
+#define CORE_SOURCE_H
+
+#include "core/controller.h"
+#include "core/lanes.h"
+#include "core/registrar.h"
+#include "core/session.h"
+
+/* What the controller looks at. Rates are smoothed over about ten ticks. */
+struct source_rates {
+	uint64_t last_ns;
+	uint64_t last_bytes_sent;
+	uint64_t last_dirty_bytes;
+	uint64_t least_dirty_bytes; /* since streaming began or the guest was last slowed down */
+	uint64_t least_ns;	    /* when that was reached */
+	double harvest_ns;	    /* how long a harvest takes */
+	double dirty_rate, send_rate, link_rate;
+};
+
+struct ramlift_source {
+	struct session session;
+	struct ramlift_source_config config;
+	struct address peer;
+	struct ram ram;
+	struct ramlift_dirty_sink set;
+
+	/* Set as the session gets on, undone in reverse order at its end. */
+	const struct ramlift_transport *transport;
+	struct endpoint *endpoint;
+	struct registrar *registrar;
+	struct lanes *lanes;
+	bool tracking; /* the dirty source has started */
+	bool paused;   /* the guest is, or may be */
+
+	struct source_rates rates;
+	uint64_t stream_begin_ns;
+	unsigned n_keys;	    /* slices that the destination has announced */
+	uint64_t key_ns;	    /* when it announced the last one */
+	uint64_t limit_pages_per_s; /* of the guest's writing; 0: none */
+	bool cannot_limit;
+};
+
+/* One tick's numbers: harvest, fold, and what the controller needs to know. */
+int source_tick(struct ramlift_source *source, struct decision_input *input,
+		struct ramlift_error *error);
+
+/* Pause, send the rest, hand over. 0: the guest runs at the destination. */
+int source_switch_over(struct ramlift_source *source, struct ramlift_error *error);
+
+/* All that has not arrived yet: dirty, held by a lane, or in flight. A moment's figure while lanes
+ * run. */
+uint64_t source_remaining_bytes(struct ramlift_source *source);
+
+/* Take the lanes' counters into the session's figures. */
+void source_collect_stats(struct ramlift_source *source);
+
+#endif

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The switchover as the source sees it, which is the guest's downtime. Each step is timed; none
+ * does work in proportion to the guest's size, but for the digest that --verify asks for.
+ *
+ *   pause, last harvest, [save state | lanes drain, tokens], FINAL -> PREPARED, journal,
+ *   COMMIT -> STARTED
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/digest.h"
+#include "core/error.h"
+#include "core/journal.h"
+#include "core/source.h"
+
+#define LISTEN_EVERY_NS (50 * NS_PER_MS)
+
+/* Rule 4: only when every vCPU is out of its run does the last harvest count. */
+static int pause_and_harvest(struct ramlift_source *source, uint64_t *clock_ns,
+			     struct ramlift_error *error)
+{
+	const struct ramlift_source_config *config = &source->config;
+	struct ramlift_stats *stats = &source->session.stats;
+	int ret;
+
+	source->paused = true;
+	ret = config->guest_ops->pause(config->guest, error);
+	stats->downtime.pause_ns = clock_lap_ns(clock_ns);
+	if (ret)
+		return ret;
+	if (source->limit_pages_per_s)
+		ret = config->dirty_source_ops->limit(config->dirty_source, 0, error);
+	if (!ret)
+		ret = config->dirty_source_ops->harvest(config->dirty_source, error);
+	if (ret)
+		return ret;
+	dirty_set_fold(&source->set);
+	stats->residual_bytes = source_remaining_bytes(source);
+	stats->downtime.harvest_ns = clock_lap_ns(clock_ns);
+	return 0;
+}
+
+/* Until every lane has delivered its token; in turns, to hear a cancel, or that the peer is gone.
+ */
+static int await_lanes(struct ramlift_source *source, uint64_t deadline_ns,
+		       struct ramlift_error *error)
+{
+	for (;;) {
+		uint64_t turn_ns = clock_now_ns() + LISTEN_EVERY_NS;
+		struct message *message;
+		int ret = lanes_wait(source->lanes, turn_ns < deadline_ns ? turn_ns : deadline_ns,
+				     error);
+
+		if (ret != -ETIMEDOUT || clock_now_ns() >= deadline_ns)
+			return ret;
+		/* In this phase nothing comes but an ABORT, which is an error. */
+		ret = session_receive(&source->session, clock_now_ns(), NULL, &message, error);
+		if (ret != -ETIMEDOUT)
+			return ret;
+	}
+}
+
+static int stop_and_copy(struct ramlift_source *source, struct final *final, void **state,
+			 uint64_t *clock_ns, struct ramlift_error *error)
+{
+	const struct ramlift_source_config *config = &source->config;
+	struct ramlift_downtime *downtime = &source->session.stats.downtime;
+	size_t state_bytes = 0;
+	int ret;
+
+	ret = pause_and_harvest(source, clock_ns, error);
+	if (ret)
+		return ret;
+	memcpy(&final->token, source->session.id, sizeof(final->token));
+	lanes_finish(source->lanes, final->token);
+	ret = config->guest_ops->save_state(config->guest, state, &state_bytes, error);
+	downtime->save_ns = clock_lap_ns(clock_ns);
+	if (ret)
+		return ret;
+	if (state_bytes > WIRE_MAX_STATE_BYTES)
+		return error_set(error, -E2BIG, "the guest's state is over 16 MiB");
+	final->state = *state;
+	final->state_bytes = (uint32_t)state_bytes;
+	ret = await_lanes(source, *clock_ns + config->timeouts.hand_over_ns, error);
+	downtime->drain_ns = clock_lap_ns(clock_ns);
+	if (ret)
+		return ret;
+	if (config->verify) {
+		final->verify = true;
+		final->digest = digest_ram(&source->ram);
+		downtime->verify_ns = clock_lap_ns(clock_ns);
+	}
+	return 0;
+}
+
+static int await_prepared(struct ramlift_source *source, const struct final *final,
+			  struct ramlift_error *error)
+{
+	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.hand_over_ns;
+	struct ramlift_stats *stats = &source->session.stats;
+	struct prepared prepared;
+	struct message *message;
+	int ret;
+
+	ret = session_receive(&source->session, deadline_ns, "loading the guest at the destination",
+			      &message, error);
+	if (ret)
+		return ret;
+	ret = prepared_decode(message->payload, message->length_bytes, &prepared);
+	free(message);
+	if (ret)
+		return error_set(error, ret, "the destination's PREPARED makes no sense");
+	if (final->verify && prepared.digest != final->digest)
+		return error_set(error, -EBADMSG,
+				 "the destination's memory differs from the source's");
+	stats->verified = final->verify;
+	stats->digest = final->digest;
+	stats->downtime.fence_ns = prepared.fence_ns;
+	stats->downtime.load_ns = prepared.load_ns;
+	stats->downtime.verify_ns += prepared.verify_ns;
+	return 0;
+}
+
+static int note(struct ramlift_source *source, const char *event, struct ramlift_error *error)
+{
+	struct journal_entry entry = {
+		.event = event,
+		.session_id = source->session.id,
+		.generation = source->session.generation,
+		.peer = source->peer.text,
+	};
+
+	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
+}
+
+/* From here on the guest is the destination's, unless the destination itself says that it is not.
+ */
+static int in_doubt(struct ramlift_source *source, const struct ramlift_error *why,
+		    struct ramlift_error *error)
+{
+	return error_set(
+		error, -EINPROGRESS,
+		"IN DOUBT: the guest was handed to %s, which has not said that it runs (%.200s). "
+		"It stays paused here; look at the destination, then 'ramlift resolve'",
+		source->peer.text, why->text);
+}
+
+static int await_started(struct ramlift_source *source, struct ramlift_error *error)
+{
+	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.hand_over_ns;
+	struct ramlift_error why = { 0 };
+	struct message *message;
+	struct started started;
+	int ret;
+
+	ret = session_receive(&source->session, deadline_ns, "starting the guest there", &message,
+			      &why);
+	if (ret == -EREMOTEIO) {
+		/* Its own word: the guest has not run there and never will. So it is ours again. */
+		*error = why;
+		note(source, "REFUSED", NULL);
+		return ret;
+	}
+	if (ret)
+		return in_doubt(source, &why, error);
+	ret = started_decode(message->payload, message->length_bytes, &started);
+	free(message);
+	if (!ret)
+		source->session.stats.downtime.start_ns = started.start_ns;
+	return 0; /* whatever its figures say, STARTED was said */
+}
+
+static int commit(struct ramlift_source *source, struct ramlift_error *error)
+{
+	struct commit commit = { .generation = source->session.generation };
+	struct ramlift_error why = { 0 };
+	uint32_t length;
+	void *payload;
+	int ret;
+
+	memcpy(commit.session_id, source->session.id, SESSION_ID_BYTES);
+	payload = commit_encode(&commit, &length);
+	if (!payload)
+		return error_set(error, -ENOMEM, "no memory for the message COMMIT");
+	ret = session_commit(&source->session, error);
+	if (!ret) {
+		ret = note(source, "COMMIT", error);
+		if (ret) /* the line may be there all the same, and the guest stays here */
+			note(source, "REFUSED", NULL);
+	}
+	if (ret) {
+		free(payload);
+		return ret;
+	}
+	session_enter(&source->session, RAMLIFT_PHASE_COMMITTED);
+	if (channel_send_owned(source->session.channel, MESSAGE_COMMIT, payload, length, &why))
+		return in_doubt(source, &why, error);
+	return await_started(source, error);
+}
+
+static int hand_over(struct ramlift_source *source, const struct final *final,
+		     struct ramlift_error *error)
+{
+	uint32_t length;
+	void *payload;
+	int ret;
+
+	session_enter(&source->session, RAMLIFT_PHASE_HAND_OVER);
+	payload = final_encode(final, &length);
+	ret = channel_send_owned(source->session.channel, MESSAGE_FINAL, payload, length, error);
+	if (!ret)
+		ret = await_prepared(source, final, error);
+	if (!ret)
+		ret = commit(source, error);
+	return ret;
+}
+
+int source_switch_over(struct ramlift_source *source, struct ramlift_error *error)
+{
+	struct ramlift_downtime *downtime = &source->session.stats.downtime;
+	struct final final = { 0 };
+	uint64_t begin_ns, clock_ns, parts_ns;
+	void *state = NULL;
+	int ret;
+
+	session_enter(&source->session, RAMLIFT_PHASE_STOP_AND_COPY);
+	begin_ns = clock_now_ns();
+	clock_ns = begin_ns;
+	ret = stop_and_copy(source, &final, &state, &clock_ns, error);
+	if (!ret)
+		ret = hand_over(source, &final, error);
+	free(state);
+	if (ret)
+		return ret;
+	downtime->total_ns = clock_now_ns() - begin_ns;
+	parts_ns = downtime->pause_ns + downtime->harvest_ns + downtime->save_ns +
+		   downtime->drain_ns + downtime->verify_ns + downtime->fence_ns +
+		   downtime->load_ns + downtime->start_ns;
+	downtime->commit_ns = downtime->total_ns > parts_ns ? downtime->total_ns - parts_ns : 0;
+	source->session.stats.bytes_remaining = 0;
+	note(source, "STARTED", NULL); /* for the record only: the guest runs there */
+	return 0;
+}

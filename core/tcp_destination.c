@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The TCP transport's destination: lets the session's lanes in and receives, a thread a lane,
+ * straight into guest RAM. */
+#include <endian.h>
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/ramlift.h"
+#include "core/tcp_transport.h"
+
+#define LOOK_NS (50 * NS_PER_MS) /* how often a wait for a token looks at interrupt_fd */
+
+int tcp_listen(const struct transport_params *params, const struct sockaddr *local,
+	       struct endpoint **result, uint16_t *port, struct ramlift_error *error)
+{
+	struct endpoint *endpoint = tcp_endpoint_new(params, error);
+	struct address address = { 0 };
+	int ret;
+
+	if (!endpoint)
+		return -ENOMEM;
+	address.length = local->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						      : sizeof(struct sockaddr_in);
+	memcpy(&address.socket, local, address.length);
+	address_set_port(&address, 0);
+	ret = address_listen(&address, &endpoint->listen_fd, error);
+	if (!ret)
+		ret = address_of_socket(endpoint->listen_fd, &address);
+	if (ret) {
+		tcp_close(endpoint);
+		return ret;
+	}
+	*port = address_port(&address);
+	*result = endpoint;
+	return 0;
+}
+
+/* Would this write stay inside its slice? Everything in the header comes from the peer. */
+static bool write_fits(const struct endpoint *endpoint, const struct write_header *header)
+{
+	uint32_t slice = be32toh(header->slice);
+	uint32_t length = be32toh(header->length_bytes);
+	uint64_t offset = be64toh(header->offset_bytes);
+
+	return slice < endpoint->params.n_slices && length && length <= TRANSPORT_MAX_WRITE_BYTES &&
+	       offset <= endpoint->params.slices[slice].size_bytes &&
+	       length <= endpoint->params.slices[slice].size_bytes - offset;
+}
+
+/* Fill all of the vectors from a blocking socket. */
+static int receive_vectors(int fd, struct iovec *vectors, unsigned n)
+{
+	while (n) {
+		struct msghdr message = { .msg_iov = vectors, .msg_iovlen = n };
+		ssize_t received = recvmsg(fd, &message, MSG_WAITALL);
+
+		if (!received)
+			return -ECONNRESET;
+		if (received < 0 && errno == EINTR)
+			continue;
+		if (received < 0)
+			return -errno;
+		while (n && (size_t)received >= vectors->iov_len) {
+			received -= (ssize_t)vectors->iov_len;
+			vectors++;
+			n--;
+		}
+		if (n) {
+			vectors->iov_base = (char *)vectors->iov_base + received;
+			vectors->iov_len -= (size_t)received;
+		}
+	}
+	return 0;
+}
+
+static int receive_until_token(struct tcp_lane *lane, uint64_t *token)
+{
+	const struct endpoint *endpoint = lane->endpoint;
+	struct write_header header;
+	struct iovec first = { &header, sizeof(header) };
+	int ret;
+
+	ret = receive_vectors(lane->fd, &first, 1);
+	while (!ret && be32toh(header.slice) != TOKEN_SLICE) {
+		struct iovec vectors[2];
+
+		if (!write_fits(endpoint, &header))
+			return -EPROTO;
+		vectors[0].iov_base = (char *)endpoint->params.slices[be32toh(header.slice)].hva +
+				      be64toh(header.offset_bytes);
+		vectors[0].iov_len = be32toh(header.length_bytes);
+		vectors[1].iov_base = &header;
+		vectors[1].iov_len = sizeof(header);
+		ret = receive_vectors(lane->fd, vectors, 2);
+	}
+	*token = be64toh(header.offset_bytes);
+	return ret;
+}
+
+static void *receive_thread(void *argument)
+{
+	struct tcp_lane *lane = argument;
+	struct endpoint *endpoint = lane->endpoint;
+	uint64_t token = 0;
+	int ret = receive_until_token(lane, &token);
+
+	pthread_mutex_lock(&endpoint->lock);
+	lane->status = ret;
+	lane->token = token;
+	lane->has_token = !ret;
+	pthread_cond_broadcast(&endpoint->changed);
+	pthread_mutex_unlock(&endpoint->lock);
+	return NULL;
+}
+
+static bool hello_is_ours(const struct endpoint *endpoint, const struct lane_hello *hello)
+{
+	unsigned lane = be16toh(hello->lane);
+
+	return be32toh(hello->magic) == HELLO_MAGIC &&
+	       be16toh(hello->n_lanes) == endpoint->params.n_lanes &&
+	       lane < endpoint->params.n_lanes && endpoint->lanes[lane].fd < 0 &&
+	       !memcmp(hello->session_id, endpoint->params.session_id, SESSION_ID_BYTES);
+}
+
+static int join_lane(struct endpoint *endpoint, int fd, unsigned index, struct ramlift_error *error)
+{
+	struct tcp_lane *lane = &endpoint->lanes[index];
+	const uint8_t welcome = 1;
+	int ret;
+
+	ret = send_all(fd, &welcome, sizeof(welcome), clock_now_ns() + HELLO_TIMEOUT_NS,
+		       endpoint->params.interrupt_fd);
+	if (!ret)
+		ret = tcp_set_blocking(fd);
+	if (ret) {
+		close(fd);
+		return error_set(error, ret, "lane %u broke while it joined: %s", index,
+				 strerror(-ret));
+	}
+	lane->fd = fd;
+	ret = -pthread_create(&lane->thread, NULL, receive_thread, lane);
+	if (ret)
+		return error_set(error, ret, "cannot start a thread for lane %u", index);
+	lane->has_thread = true;
+	return 0;
+}
+
+/* One connection: 1 if it became a lane, 0 if it was a stranger. */
+static int admit(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error)
+{
+	uint64_t hello_deadline_ns = clock_now_ns() + HELLO_TIMEOUT_NS;
+	struct lane_hello hello;
+	int fd, ret;
+
+	ret = wait_for_fd(endpoint->listen_fd, POLLIN, deadline_ns, endpoint->params.interrupt_fd);
+	if (ret)
+		return error_set(error, ret,
+				 ret == -ECANCELED ? "cancelled"
+						   : "the source's lanes did not connect in time");
+	fd = accept4(endpoint->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0)
+		return 0; /* it went away again */
+	ret = receive_all(fd, &hello, sizeof(hello), hello_deadline_ns,
+			  endpoint->params.interrupt_fd);
+	if (ret || !hello_is_ours(endpoint, &hello)) {
+		close(fd);
+		return 0;
+	}
+	ret = join_lane(endpoint, fd, be16toh(hello.lane), error);
+	return ret ? ret : 1;
+}
+
+int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error)
+{
+	for (unsigned joined = 0; joined < endpoint->params.n_lanes;) {
+		int ret = admit(endpoint, deadline_ns, error);
+
+		if (ret < 0)
+			return ret;
+		if (atomic_load(&endpoint->aborted))
+			return error_set(error, -ECANCELED, "cancelled");
+		if (!ret && clock_now_ns() >= deadline_ns)
+			return error_set(error, -ETIMEDOUT,
+					 "only strangers connected, not the source's lanes");
+		joined += (unsigned)ret;
+	}
+	return 0;
+}
+
+/* 1: the token is here; 0: not yet. Under the lock. */
+static int check_token(const struct tcp_lane *lane, uint64_t token, struct ramlift_error *error)
+{
+	if (lane->status == -EPROTO)
+		return error_set(error, -EPROTO, "lane %u carried a write outside guest memory",
+				 lane->index);
+	if (lane->status)
+		return error_set(error, lane->status, "lane %u broke: %s", lane->index,
+				 strerror(-lane->status));
+	if (lane->has_token && lane->token != token)
+		return error_set(error, -EPROTO, "lane %u ended with a wrong token", lane->index);
+	return lane->has_token;
+}
+
+/* Until a lane has something to tell, or for a moment: nothing but a look finds interrupt_fd. Under
+ * the lock. */
+static int await_change(struct endpoint *endpoint, unsigned lane, uint64_t deadline_ns,
+			struct ramlift_error *error)
+{
+	uint64_t now_ns = clock_now_ns();
+	uint64_t until_ns = deadline_ns - now_ns < LOOK_NS ? deadline_ns : now_ns + LOOK_NS;
+
+	if (atomic_load(&endpoint->aborted) ||
+	    (endpoint->params.interrupt_fd >= 0 &&
+	     !wait_for_fd(endpoint->params.interrupt_fd, POLLIN, 0, -1)))
+		return error_set(error, -ECANCELED, "cancelled");
+	if (now_ns >= deadline_ns)
+		return error_set(error, -ETIMEDOUT, "the token of lane %u did not come", lane);
+	clock_wait(&endpoint->changed, &endpoint->lock, until_ns);
+	return 0;
+}
+
+int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+		     struct ramlift_error *error)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&endpoint->lock);
+	for (unsigned i = 0; i < endpoint->params.n_lanes && ret >= 0;) {
+		ret = check_token(&endpoint->lanes[i], token, error);
+		if (ret == 1)
+			i++;
+		else if (!ret)
+			ret = await_change(endpoint, i, deadline_ns, error);
+	}
+	pthread_mutex_unlock(&endpoint->lock);
+	return ret < 0 ? ret : 0;
+}
+
+static void join_threads(struct endpoint *endpoint)
+{
+	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
+		struct tcp_lane *lane = &endpoint->lanes[i];
+
+		if (!lane->has_thread)
+			continue;
+		shutdown(lane->fd, SHUT_RDWR);
+		pthread_join(lane->thread, NULL);
+		lane->has_thread = false;
+	}
+}
+
+/* When the threads have ended, nobody writes guest memory any more. */
+int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error)
+{
+	(void)error;
+	join_threads(endpoint);
+	return 0;
+}

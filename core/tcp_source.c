@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The TCP transport's source: connects the lanes and sends, each on its own thread, straight from
+ * guest RAM. */
+#include <endian.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+
+#include "core/error.h"
+#include "core/ramlift.h"
+#include "core/tcp_transport.h"
+
+static int connect_lane(struct endpoint *endpoint, const struct address *peer, unsigned index,
+			uint64_t deadline_ns, struct ramlift_error *error)
+{
+	int interrupt_fd = endpoint->params.interrupt_fd;
+	struct lane_hello hello = {
+		.magic = htobe32(HELLO_MAGIC),
+		.lane = htobe16((uint16_t)index),
+		.n_lanes = htobe16((uint16_t)endpoint->params.n_lanes),
+	};
+	struct timeval timeout = {
+		.tv_sec = (time_t)(endpoint->params.io_timeout_ns / NS_PER_S),
+		.tv_usec = (suseconds_t)(endpoint->params.io_timeout_ns % NS_PER_S / NS_PER_US),
+	};
+	uint8_t welcome;
+	int one = 1;
+	int fd, ret;
+
+	memcpy(hello.session_id, endpoint->params.session_id, SESSION_ID_BYTES);
+	ret = address_connect(peer, deadline_ns, interrupt_fd, &fd, error);
+	if (ret)
+		return ret;
+	endpoint->lanes[index].fd = fd;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* the token must not wait */
+	ret = send_all(fd, &hello, sizeof(hello), deadline_ns, interrupt_fd);
+	if (!ret)
+		ret = receive_all(fd, &welcome, sizeof(welcome), deadline_ns, interrupt_fd);
+	if (!ret)
+		ret = tcp_set_blocking(fd);
+	if (!ret && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)))
+		ret = -errno;
+	if (ret)
+		return error_set(error, ret, "lane %u was not admitted at %s: %s", index,
+				 peer->text, strerror(-ret));
+	return 0;
+}
+
+int tcp_connect(const struct transport_params *params, const struct sockaddr *peer,
+		uint64_t deadline_ns, struct endpoint **result, struct ramlift_error *error)
+{
+	struct endpoint *endpoint = tcp_endpoint_new(params, error);
+	struct address address = { 0 };
+
+	if (!endpoint)
+		return -ENOMEM;
+	address.length = peer->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						     : sizeof(struct sockaddr_in);
+	memcpy(&address.socket, peer, address.length);
+	address_set_port(&address, address_port(&address)); /* for its text */
+	for (unsigned i = 0; i < params->n_lanes; i++) {
+		int ret = connect_lane(endpoint, &address, i, deadline_ns, error);
+
+		if (ret) {
+			tcp_close(endpoint);
+			return ret;
+		}
+	}
+	*result = endpoint;
+	return 0;
+}
+
+static int send_error(struct tcp_lane *lane, int code, struct ramlift_error *error)
+{
+	if (atomic_load(&lane->endpoint->aborted))
+		return error_set(error, -ECANCELED, "lane %u was stopped", lane->index);
+	if (code == EAGAIN)
+		return error_set(error, -ETIMEDOUT,
+				 "lane %u: the destination took no data for %" PRIu64 " ms",
+				 lane->index, lane->endpoint->params.io_timeout_ns / NS_PER_MS);
+	return error_set(error, -code, "lane %u broke: %s", lane->index, strerror(code));
+}
+
+static int send_vectors(struct tcp_lane *lane, struct iovec *vectors, unsigned n,
+			struct ramlift_error *error)
+{
+	while (n) {
+		struct msghdr message = { .msg_iov = vectors, .msg_iovlen = n };
+		ssize_t sent = sendmsg(lane->fd, &message, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return send_error(lane, errno, error);
+		while (n && (size_t)sent >= vectors->iov_len) {
+			sent -= (ssize_t)vectors->iov_len;
+			vectors++;
+			n--;
+		}
+		if (n) {
+			vectors->iov_base = (char *)vectors->iov_base + sent;
+			vectors->iov_len -= (size_t)sent;
+		}
+	}
+	return 0;
+}
+
+int tcp_post(struct endpoint *endpoint, unsigned index, const struct transport_write *writes,
+	     unsigned n_writes, struct ramlift_error *error)
+{
+	struct write_header headers[TRANSPORT_MAX_BATCH];
+	struct iovec vectors[2 * TRANSPORT_MAX_BATCH];
+
+	for (unsigned i = 0; i < n_writes; i++) {
+		const struct transport_write *write = &writes[i];
+
+		headers[i].slice = htobe32(write->slice);
+		headers[i].length_bytes = htobe32(write->length_bytes);
+		headers[i].offset_bytes = htobe64(write->offset_bytes);
+		vectors[2 * i].iov_base = &headers[i];
+		vectors[2 * i].iov_len = sizeof(headers[i]);
+		vectors[2 * i + 1].iov_base =
+			(char *)endpoint->params.slices[write->slice].hva + write->offset_bytes;
+		vectors[2 * i + 1].iov_len = write->length_bytes;
+	}
+	return send_vectors(&endpoint->lanes[index], vectors, 2 * n_writes, error);
+}
+
+/* What the kernel has taken and the peer's has not acknowledged. */
+uint64_t tcp_in_flight_bytes(struct endpoint *endpoint, unsigned lane)
+{
+	int bytes;
+
+	return ioctl(endpoint->lanes[lane].fd, SIOCOUTQ, &bytes) || bytes < 0 ? 0 : (uint64_t)bytes;
+}
+
+/* What the kernel has taken is a copy already. */
+int tcp_drain(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error)
+{
+	(void)endpoint;
+	(void)lane;
+	(void)error;
+	return 0;
+}
+
+int tcp_token(struct endpoint *endpoint, unsigned index, uint64_t token,
+	      struct ramlift_error *error)
+{
+	struct write_header header = {
+		.slice = htobe32(TOKEN_SLICE),
+		.offset_bytes = htobe64(token),
+	};
+	struct iovec vector = { &header, sizeof(header) };
+
+	return send_vectors(&endpoint->lanes[index], &vector, 1, error);
+}

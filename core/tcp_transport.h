@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the TCP transport: what its two sides share.
+ *
+ *   source, the lane's thread   header and pages straight out of guest RAM, one sendmsg() a batch
+ *   destination, one each       pages straight into guest RAM and the next header, one recvmsg()
+ *
+ * A header is checked against the slices before a byte of its payload is read. The token is a
+ * header without payload.
+ */
+#ifndef CORE_TCP_TRANSPORT_H
+#define CORE_TCP_TRANSPORT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "core/address.h"
+#include "core/clock.h"
+#include "core/transport.h"
+
+#define HELLO_MAGIC	 0x524c4c31u /* "RLL1" */
+#define HELLO_TIMEOUT_NS (2 * NS_PER_S)
+#define TOKEN_SLICE	 UINT32_MAX
+
+/* On the wire, big-endian. */
+struct lane_hello {
+	uint32_t magic;
+	uint16_t lane, n_lanes;
+	uint8_t session_id[SESSION_ID_BYTES];
+};
+
+struct write_header {
+	uint32_t slice; /* TOKEN_SLICE: offset is the token */
+	uint32_t length_bytes;
+	uint64_t offset_bytes;
+};
+
+struct tcp_lane {
+	struct endpoint *endpoint;
+	unsigned index;
+	int fd;
+	/* destination */
+	pthread_t thread;
+	bool has_thread;
+	bool has_token;
+	uint64_t token;
+	int status; /* why the thread ended: 0 after the token */
+};
+
+struct endpoint {
+	struct transport_params params;
+	int listen_fd;
+	atomic_bool aborted;
+	pthread_mutex_t lock; /* of the lanes' token and status */
+	pthread_cond_t changed;
+	struct tcp_lane lanes[];
+};
+
+/* Neither listening nor connected. NULL without memory. */
+struct endpoint *tcp_endpoint_new(const struct transport_params *params,
+				  struct ramlift_error *error);
+void tcp_close(struct endpoint *endpoint);
+
+/* Lanes block: abort and close end their calls with shutdown(2). -errno. */
+int tcp_set_blocking(int fd);
+
+/* tcp_destination.c */
+int tcp_listen(const struct transport_params *params, const struct sockaddr *local,
+	       struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error);
+int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error);
+int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+		     struct ramlift_error *error);
+int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error);
+
+/* tcp_source.c */
+int tcp_connect(const struct transport_params *params, const struct sockaddr *peer,
+		uint64_t deadline_ns, struct endpoint **endpoint, struct ramlift_error *error);
+int tcp_post(struct endpoint *endpoint, unsigned lane, const struct transport_write *writes,
+	     unsigned n_writes, struct ramlift_error *error);
+uint64_t tcp_in_flight_bytes(struct endpoint *endpoint, unsigned lane);
+int tcp_drain(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
+int tcp_token(struct endpoint *endpoint, unsigned lane, uint64_t token,
+	      struct ramlift_error *error);
+
+#endif

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/wire.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+
+static const struct {
+	const char *name;
+	uint32_t max_bytes;
+} messages[MESSAGE_TYPE_COUNT] = {
+	[MESSAGE_OFFER] = { "OFFER", WIRE_MAX_MACHINE_BYTES + 4096 },
+	[MESSAGE_ACCEPT] = { "ACCEPT", 16 },
+	[MESSAGE_SLICE_KEY] = { "SLICE_KEY", 32 },
+	[MESSAGE_ABORT] = { "ABORT", 1024 },
+	[MESSAGE_PING] = { "PING", 8 },
+	[MESSAGE_PONG] = { "PONG", 8 },
+	[MESSAGE_FINAL] = { "FINAL", WIRE_MAX_STATE_BYTES + 64 },
+	[MESSAGE_PREPARED] = { "PREPARED", 32 },
+	[MESSAGE_COMMIT] = { "COMMIT", 32 },
+	[MESSAGE_STARTED] = { "STARTED", 8 },
+};
+
+const char *message_name(enum message_type type)
+{
+	return (unsigned)type < MESSAGE_TYPE_COUNT && messages[type].name ? messages[type].name
+									  : "unknown";
+}
+
+/* Writes into memory that grows; failed once there is none. */
+struct writer {
+	uint8_t *data;
+	size_t used, size;
+	bool failed;
+};
+
+static void put(struct writer *writer, const void *data, size_t n)
+{
+	if (!n || writer->failed)
+		return;
+	if (writer->size - writer->used < n) {
+		size_t size = (writer->used + n) * 2 + 64;
+		uint8_t *grown = realloc(writer->data, size);
+
+		if (!grown) {
+			writer->failed = true;
+			return;
+		}
+		writer->data = grown;
+		writer->size = size;
+	}
+	memcpy(writer->data + writer->used, data, n);
+	writer->used += n;
+}
+
+static void put_u8(struct writer *writer, uint8_t value)
+{
+	put(writer, &value, sizeof(value));
+}
+
+static void put_u16(struct writer *writer, uint16_t value)
+{
+	value = htobe16(value);
+	put(writer, &value, sizeof(value));
+}
+
+static void put_u32(struct writer *writer, uint32_t value)
+{
+	value = htobe32(value);
+	put(writer, &value, sizeof(value));
+}
+
+static void put_u64(struct writer *writer, uint64_t value)
+{
+	value = htobe64(value);
+	put(writer, &value, sizeof(value));
+}
+
+static void put_string(struct writer *writer, const char *string)
+{
+	size_t length = strlen(string);
+
+	put_u16(writer, (uint16_t)length);
+	put(writer, string, length);
+}
+
+static void *finish_writing(struct writer *writer, uint32_t *length_bytes)
+{
+	if (writer->failed) {
+		free(writer->data);
+		return NULL;
+	}
+	*length_bytes = (uint32_t)writer->used;
+	return writer->data;
+}
+
+/* Reads from a payload; once something is missing or out of bounds, failed, and every further value
+ * is 0. */
+struct reader {
+	const uint8_t *data;
+	size_t left;
+	bool failed;
+};
+
+static const void *get(struct reader *reader, size_t n)
+{
+	const void *data = reader->data;
+
+	if (reader->failed || reader->left < n) {
+		reader->failed = true;
+		return NULL;
+	}
+	reader->data += n;
+	reader->left -= n;
+	return data;
+}
+
+static void get_bytes(struct reader *reader, void *to, size_t n)
+{
+	const void *from = get(reader, n);
+
+	if (from)
+		memcpy(to, from, n);
+	else
+		memset(to, 0, n);
+}
+
+static uint8_t get_u8(struct reader *reader)
+{
+	uint8_t value;
+
+	get_bytes(reader, &value, sizeof(value));
+	return value;
+}
+
+static uint16_t get_u16(struct reader *reader)
+{
+	uint16_t value;
+
+	get_bytes(reader, &value, sizeof(value));
+	return be16toh(value);
+}
+
+static uint32_t get_u32(struct reader *reader)
+{
+	uint32_t value;
+
+	get_bytes(reader, &value, sizeof(value));
+	return be32toh(value);
+}
+
+static uint64_t get_u64(struct reader *reader)
+{
+	uint64_t value;
+
+	get_bytes(reader, &value, sizeof(value));
+	return be64toh(value);
+}
+
+static bool get_bool(struct reader *reader)
+{
+	uint8_t value = get_u8(reader);
+
+	if (value > 1)
+		reader->failed = true;
+	return value == 1;
+}
+
+/* A string of at most size - 1 printable characters; others could do harm on a terminal. */
+static void get_string(struct reader *reader, char *string, size_t size)
+{
+	uint16_t length = get_u16(reader);
+	const char *from;
+
+	string[0] = '\0';
+	if (length >= size) {
+		reader->failed = true;
+		return;
+	}
+	from = get(reader, length);
+	if (!from)
+		return;
+	for (uint16_t i = 0; i < length; i++) {
+		if (from[i] < ' ' || from[i] > '~')
+			reader->failed = true;
+	}
+	memcpy(string, from, length);
+	string[length] = '\0';
+}
+
+static const void *get_blob(struct reader *reader, uint32_t max_bytes, uint32_t *length_bytes)
+{
+	uint32_t length = get_u32(reader);
+
+	if (length > max_bytes)
+		reader->failed = true;
+	*length_bytes = length;
+	return get(reader, length);
+}
+
+static int finish_reading(const struct reader *reader)
+{
+	return reader->failed || reader->left ? -EPROTO : 0;
+}
+
+void wire_header_encode(const struct wire_header *header, uint8_t bytes[WIRE_HEADER_BYTES])
+{
+	uint32_t length = htobe32(header->length_bytes);
+
+	bytes[0] = WIRE_MAGIC;
+	bytes[1] = WIRE_VERSION;
+	bytes[2] = (uint8_t)header->type;
+	bytes[3] = 0;
+	memcpy(&bytes[4], &length, sizeof(length));
+}
+
+int wire_header_decode(const uint8_t bytes[WIRE_HEADER_BYTES], struct wire_header *header,
+		       struct ramlift_error *error)
+{
+	unsigned type = bytes[2];
+	uint32_t length;
+
+	if (bytes[0] != WIRE_MAGIC || bytes[3])
+		return error_set(error, -EPROTO,
+				 "the peer does not speak Ramlift's protocol: check the port");
+	if (bytes[1] != WIRE_VERSION)
+		return error_set(error, -EPROTO,
+				 "the peer speaks protocol version %u, this side %u: "
+				 "install the same version of ramlift on both hosts",
+				 bytes[1], WIRE_VERSION);
+	memcpy(&length, &bytes[4], sizeof(length));
+	length = be32toh(length);
+	if (!type || type >= MESSAGE_TYPE_COUNT)
+		return error_set(error, -EPROTO, "the peer sent a message of unknown type %u",
+				 type);
+	if (length > messages[type].max_bytes)
+		return error_set(error, -EPROTO, "the peer sent %s with %u bytes, %u at most",
+				 messages[type].name, length, messages[type].max_bytes);
+	header->type = (enum message_type)type;
+	header->length_bytes = length;
+	return 0;
+}
+
+void *offer_encode(const struct offer *offer, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put(&writer, offer->session_id, sizeof(offer->session_id));
+	put_u32(&writer, offer->generation);
+	put_u8(&writer, offer->verify);
+	put_u16(&writer, offer->n_lanes);
+	put_u64(&writer, offer->slice_bytes);
+	put_string(&writer, offer->name);
+	put_u8(&writer, (uint8_t)offer->n_transports);
+	for (unsigned i = 0; i < offer->n_transports; i++)
+		put_string(&writer, offer->transports[i]);
+	put_u8(&writer, (uint8_t)offer->n_regions);
+	for (unsigned i = 0; i < offer->n_regions; i++) {
+		put_u64(&writer, offer->regions[i].gpa);
+		put_u64(&writer, offer->regions[i].size_bytes);
+		put_u64(&writer, offer->regions[i].page_size_bytes);
+	}
+	put_u32(&writer, offer->machine_bytes);
+	put(&writer, offer->machine, offer->machine_bytes);
+	return finish_writing(&writer, length_bytes);
+}
+
+int offer_decode(const void *payload, uint32_t length_bytes, struct offer *offer)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	memset(offer, 0, sizeof(*offer));
+	get_bytes(&reader, offer->session_id, sizeof(offer->session_id));
+	offer->generation = get_u32(&reader);
+	offer->verify = get_bool(&reader);
+	offer->n_lanes = get_u16(&reader);
+	offer->slice_bytes = get_u64(&reader);
+	get_string(&reader, offer->name, sizeof(offer->name));
+	offer->n_transports = get_u8(&reader);
+	if (!offer->n_transports || offer->n_transports > WIRE_MAX_TRANSPORTS)
+		return -EPROTO;
+	for (unsigned i = 0; i < offer->n_transports; i++)
+		get_string(&reader, offer->transports[i], sizeof(offer->transports[i]));
+	offer->n_regions = get_u8(&reader);
+	if (!offer->n_regions || offer->n_regions > RAMLIFT_MAX_REGIONS)
+		return -EPROTO;
+	for (unsigned i = 0; i < offer->n_regions; i++) {
+		offer->regions[i].gpa = get_u64(&reader);
+		offer->regions[i].size_bytes = get_u64(&reader);
+		offer->regions[i].page_size_bytes = get_u64(&reader);
+		offer->regions[i].memfd = -1;
+	}
+	offer->machine = get_blob(&reader, WIRE_MAX_MACHINE_BYTES, &offer->machine_bytes);
+	if (!offer->name[0] || !offer->n_lanes || offer->n_lanes > RAMLIFT_MAX_LANES)
+		return -EPROTO;
+	return finish_reading(&reader);
+}
+
+void *accept_encode(const struct accept *accept, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u8(&writer, accept->transport);
+	put_u16(&writer, accept->port);
+	put_u8(&writer, accept->fresh);
+	return finish_writing(&writer, length_bytes);
+}
+
+int accept_decode(const void *payload, uint32_t length_bytes, struct accept *accept)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	accept->transport = get_u8(&reader);
+	accept->port = get_u16(&reader);
+	accept->fresh = get_bool(&reader);
+	return finish_reading(&reader);
+}
+
+void *slice_key_encode(const struct slice_key_message *message, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u32(&writer, message->slice);
+	put_u64(&writer, message->key.address);
+	put_u64(&writer, message->key.key);
+	return finish_writing(&writer, length_bytes);
+}
+
+int slice_key_decode(const void *payload, uint32_t length_bytes, struct slice_key_message *message)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	message->slice = get_u32(&reader);
+	message->key.address = get_u64(&reader);
+	message->key.key = get_u64(&reader);
+	return finish_reading(&reader);
+}
+
+void *abort_encode(const struct abort_message *abort, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u32(&writer, (uint32_t)-abort->code);
+	put_string(&writer, abort->text);
+	return finish_writing(&writer, length_bytes);
+}
+
+int abort_decode(const void *payload, uint32_t length_bytes, struct abort_message *abort)
+{
+	struct reader reader = { payload, length_bytes, false };
+	uint32_t code = get_u32(&reader);
+
+	get_string(&reader, abort->text, sizeof(abort->text));
+	if (!code || code > 4095)
+		return -EPROTO;
+	abort->code = -(int)code;
+	return finish_reading(&reader);
+}
+
+void *final_encode(const struct final *final, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u64(&writer, final->token);
+	put_u8(&writer, final->verify);
+	put_u64(&writer, final->digest);
+	put_u32(&writer, final->state_bytes);
+	put(&writer, final->state, final->state_bytes);
+	return finish_writing(&writer, length_bytes);
+}
+
+int final_decode(const void *payload, uint32_t length_bytes, struct final *final)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	final->token = get_u64(&reader);
+	final->verify = get_bool(&reader);
+	final->digest = get_u64(&reader);
+	final->state = get_blob(&reader, WIRE_MAX_STATE_BYTES, &final->state_bytes);
+	return finish_reading(&reader);
+}
+
+void *prepared_encode(const struct prepared *prepared, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u64(&writer, prepared->digest);
+	put_u64(&writer, prepared->fence_ns);
+	put_u64(&writer, prepared->verify_ns);
+	put_u64(&writer, prepared->load_ns);
+	return finish_writing(&writer, length_bytes);
+}
+
+int prepared_decode(const void *payload, uint32_t length_bytes, struct prepared *prepared)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	prepared->digest = get_u64(&reader);
+	prepared->fence_ns = get_u64(&reader);
+	prepared->verify_ns = get_u64(&reader);
+	prepared->load_ns = get_u64(&reader);
+	return finish_reading(&reader);
+}
+
+void *commit_encode(const struct commit *commit, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put(&writer, commit->session_id, sizeof(commit->session_id));
+	put_u32(&writer, commit->generation);
+	return finish_writing(&writer, length_bytes);
+}
+
+int commit_decode(const void *payload, uint32_t length_bytes, struct commit *commit)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	get_bytes(&reader, commit->session_id, sizeof(commit->session_id));
+	commit->generation = get_u32(&reader);
+	return finish_reading(&reader);
+}
+
+void *started_encode(const struct started *started, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u64(&writer, started->start_ns);
+	return finish_writing(&writer, length_bytes);
+}
+
+int started_decode(const void *payload, uint32_t length_bytes, struct started *started)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	started->start_ns = get_u64(&reader);
+	return finish_reading(&reader);
+}

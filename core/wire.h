@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control channel's messages as bytes. docs/protocol.md describes them; the two change
+ * together.
+ *
+ * A frame is an 8-byte header (magic, version, type, zero, length of the payload) and the payload.
+ * All numbers are big-endian. Decoders take any bytes: they check every length, count and enum, and
+ * refuse what is left over. No I/O, no state.
+ */
+#ifndef CORE_WIRE_H
+#define CORE_WIRE_H
+
+#include <stdint.h>
+
+#include "core/ramlift.h"
+#include "core/transport.h"
+
+#define WIRE_MAGIC	  0x52u
+#define WIRE_VERSION	  1u
+#define WIRE_HEADER_BYTES 8u
+
+#define WIRE_MAX_MACHINE_BYTES	(64u << 10)
+#define WIRE_MAX_STATE_BYTES	(16u << 20)
+#define WIRE_MAX_TRANSPORTS	4u
+#define WIRE_MAX_TRANSPORT_NAME 16u /* with the final NUL */
+
+enum message_type {
+	MESSAGE_OFFER = 1, /* source: this is the guest */
+	MESSAGE_ACCEPT,	   /* destination: it exists here, connect your lanes */
+	MESSAGE_SLICE_KEY, /* destination: this slice is registered */
+	MESSAGE_ABORT,	   /* either: the session has failed, and why */
+	MESSAGE_PING,	   /* either, answered by the channel itself */
+	MESSAGE_PONG,
+	MESSAGE_FINAL,	  /* source: everything is on its way; token, state, digest */
+	MESSAGE_PREPARED, /* destination: fenced and loaded, digest compared */
+	MESSAGE_COMMIT,	  /* source: the guest is yours */
+	MESSAGE_STARTED,  /* destination: it runs */
+	MESSAGE_TYPE_COUNT
+};
+
+struct wire_header {
+	enum message_type type;
+	uint32_t length_bytes;
+};
+
+struct offer {
+	uint8_t session_id[SESSION_ID_BYTES];
+	uint32_t generation;
+	bool verify;
+	uint16_t n_lanes;
+	uint64_t slice_bytes;
+	char name[RAMLIFT_MAX_NAME];
+	unsigned n_transports;
+	char transports[WIRE_MAX_TRANSPORTS][WIRE_MAX_TRANSPORT_NAME];
+	unsigned n_regions;
+	struct ramlift_region regions[RAMLIFT_MAX_REGIONS]; /* gpa, size and page size travel */
+	const void *machine; /* after decoding: points into the payload */
+	uint32_t machine_bytes;
+};
+
+struct accept {
+	uint8_t transport; /* index into the offer's */
+	uint16_t port;	   /* where the lanes connect */
+	bool fresh;	   /* memory reads as zeros */
+};
+
+struct slice_key_message {
+	uint32_t slice;
+	struct slice_key key;
+};
+
+struct abort_message {
+	int code; /* negative errno */
+	char text[sizeof(((struct ramlift_error *)0)->text)];
+};
+
+struct final {
+	uint64_t token;
+	bool verify;
+	uint64_t digest;
+	const void *state; /* after decoding: points into the payload */
+	uint32_t state_bytes;
+};
+
+struct prepared {
+	uint64_t digest; /* 0 without verify */
+	uint64_t fence_ns, verify_ns, load_ns;
+};
+
+struct commit {
+	uint8_t session_id[SESSION_ID_BYTES];
+	uint32_t generation;
+};
+
+struct started {
+	uint64_t start_ns;
+};
+
+/* The word for a type, for error texts; "unknown". */
+const char *message_name(enum message_type type);
+
+void wire_header_encode(const struct wire_header *header, uint8_t bytes[WIRE_HEADER_BYTES]);
+
+/* -EPROTO: not a frame of this protocol, another version, or longer than this type may be. */
+int wire_header_decode(const uint8_t bytes[WIRE_HEADER_BYTES], struct wire_header *header,
+		       struct ramlift_error *error);
+
+/*
+ * Encoders return the payload in memory from malloc() (length in *length_bytes), or NULL without
+ * memory. Decoders return 0 or -EPROTO; what they give out is within the bounds above, nothing more
+ * is promised of it.
+ */
+void *offer_encode(const struct offer *offer, uint32_t *length_bytes);
+int offer_decode(const void *payload, uint32_t length_bytes, struct offer *offer);
+void *accept_encode(const struct accept *accept, uint32_t *length_bytes);
+int accept_decode(const void *payload, uint32_t length_bytes, struct accept *accept);
+void *slice_key_encode(const struct slice_key_message *message, uint32_t *length_bytes);
+int slice_key_decode(const void *payload, uint32_t length_bytes, struct slice_key_message *message);
+void *abort_encode(const struct abort_message *abort, uint32_t *length_bytes);
+int abort_decode(const void *payload, uint32_t length_bytes, struct abort_message *abort);
+void *final_encode(const struct final *final, uint32_t *length_bytes);
+int final_decode(const void *payload, uint32_t length_bytes, struct final *final);
+void *prepared_encode(const struct prepared *prepared, uint32_t *length_bytes);
+int prepared_decode(const void *payload, uint32_t length_bytes, struct prepared *prepared);
+void *commit_encode(const struct commit *commit, uint32_t *length_bytes);
+int commit_decode(const void *payload, uint32_t length_bytes, struct commit *commit);
+void *started_encode(const struct started *started, uint32_t *length_bytes);
+int started_decode(const void *payload, uint32_t length_bytes, struct started *started);
+
+#endif

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# The command: a library of everything but main(), so that tests can link it, and the program.
+add_library(ramlift_command STATIC
+	control_bind.c
+	control_client.c
+	control_socket.c
+	options.c
+	progress.c
+	report_format.c
+	report_json.c
+	report_table.c
+	runtime_dir.c)
+target_link_libraries(ramlift_command PUBLIC ramlift_flags ramlift_static PkgConfig::JANSSON)
+
+add_executable(ramlift
+	cmd_cancel.c
+	cmd_devices.c
+	cmd_migrate.c
+	cmd_parse.c
+	cmd_receive.c
+	cmd_resolve.c
+	cmd_run.c
+	cmd_status.c
+	cmd_stop.c
+	main.c
+	server.c
+	server_incoming.c
+	server_migration.c
+	server_request.c)
+target_link_libraries(ramlift PRIVATE ramlift_flags ramlift_command ramlift_machine ramlift_static
+	PkgConfig::JANSSON)
+install(TARGETS ramlift)
+install(FILES ${PROJECT_SOURCE_DIR}/docs/man/ramlift.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tables on standard output. */
+#include "kvm/vmm/report_table.h"
+
+#include <string.h>
+
+#include "kvm/vmm/report_format.h"
+#include "kvm/vmm/report_read.h"
+
+#define LABEL "  %-16s "
+
+/* The members of an object whose names end in _ns, in their order, without the total. */
+static void times(FILE *out, const json_t *object, bool zeros)
+{
+	char time[FORMAT_BYTES], label[32];
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)object, key, value)
+	{
+		size_t length = strlen(key);
+
+		if (!strcmp(key, "total_ns") || length < 4 || strcmp(key + length - 3, "_ns"))
+			continue;
+		if (!zeros && !json_integer_value(value))
+			continue;
+		snprintf(label, sizeof(label), "  %.*s", (int)(length - 3), key);
+		for (char *line = label; (line = strchr(line, '_'));)
+			*line = '-';
+		fprintf(out, LABEL "%12s\n", label,
+			format_time(time, (uint64_t)json_integer_value(value)));
+	}
+}
+
+static void lanes(FILE *out, const json_t *result)
+{
+	const json_t *array = json_object_get(result, "lanes");
+	char sent[FORMAT_BYTES], rate[FORMAT_BYTES];
+	json_t *lane;
+	size_t i;
+
+	if (!json_array_size(array))
+		return;
+	fprintf(out, "\n" LABEL "%12s %12s %14s\n", "lane", "sent", "writes", "rate");
+	json_array_foreach((json_t *)array, i, lane)
+	{
+		fprintf(out, "  %-16zu %12s %12llu %14s\n", i,
+			format_size(sent, read_number(lane, "bytes_sent")),
+			(unsigned long long)read_number(lane, "writes"),
+			format_rate(rate, read_number(lane, "busy_rate_bytes_per_s")));
+	}
+}
+
+static void verify(FILE *out, const json_t *result)
+{
+	if (read_flag(result, "verified"))
+		fprintf(out, LABEL "digests of all memory are equal (%s)\n", "verify",
+			read_text(result, "digest"));
+	else
+		fprintf(out, LABEL "%s\n", "verify",
+			read_flag(result, "verify_requested") ? "not reached"
+							      : "not asked for (--verify)");
+}
+
+static void guest_check(FILE *out, const json_t *guest, const char *when)
+{
+	if (!guest)
+		return;
+	fprintf(out, LABEL "%llu pages written, %llu verified in %llu sweeps, %llu failures%s\n",
+		"guest's check", (unsigned long long)read_number(guest, "pages_written"),
+		(unsigned long long)read_number(guest, "pages_verified"),
+		(unsigned long long)read_number(guest, "sweeps"),
+		(unsigned long long)read_number(guest, "failures"), when);
+	if (read_text(guest, "first_failure")[0])
+		fprintf(out, LABEL "%s\n", "first failure", read_text(guest, "first_failure"));
+}
+
+static void traffic(FILE *out, const json_t *result)
+{
+	char text[FORMAT_BYTES], other[FORMAT_BYTES];
+	uint64_t zero_pages = read_number(result, "zero_pages");
+
+	if (read_text(result, "transport")[0])
+		fprintf(out, LABEL "%s, %zu lanes\n", "transport", read_text(result, "transport"),
+			json_array_size(json_object_get(result, "lanes")));
+	fprintf(out, LABEL "%s\n", "guest memory",
+		format_size(text, read_number(result, "ram_bytes")));
+	fprintf(out, LABEL "%s in %llu passes", "sent",
+		format_size(text, read_number(result, "bytes_sent")),
+		(unsigned long long)read_number(result, "passes"));
+	if (zero_pages)
+		fprintf(out, ", %llu pages of zeros left out", (unsigned long long)zero_pages);
+	fprintf(out, "\n" LABEL "%s\n", "elapsed",
+		format_time(text, read_number(result, "elapsed_ns")));
+	if (read_number(result, "residual_bytes"))
+		fprintf(out, LABEL "%s, of a guest that wrote %s\n", "left at pause",
+			format_size(text, read_number(result, "residual_bytes")),
+			format_rate(other, read_number(result, "dirty_rate_bytes_per_s")));
+}
+
+void report_table_migration(FILE *out, const json_t *result)
+{
+	const json_t *downtime = json_object_get(result, "downtime");
+	char text[FORMAT_BYTES];
+
+	/* An attempt that sent nothing has nothing to show. */
+	if (!read_number(result, "bytes_sent") && strcmp(read_text(result, "outcome"), "done"))
+		return;
+	traffic(out, result);
+	fprintf(out, "\n" LABEL "%12s\n", "phase", "time");
+	times(out, json_object_get(result, "phases"), false);
+	if (read_number(downtime, "pause_ns")) {
+		fprintf(out, "\n" LABEL "%12s\n", "downtime",
+			format_time(text, read_number(downtime, "total_ns")));
+		times(out, downtime, true);
+	}
+	lanes(out, result);
+	fprintf(out, "\n");
+	verify(out, result);
+	guest_check(out, json_object_get(result, "guest_check"),
+		    !strcmp(read_text(result, "outcome"), "done") ? ", as of the pause" : "");
+}
+
+static void last_migration(FILE *out, const json_t *last)
+{
+	const char *sentence = read_text(json_object_get(last, "error"), "message");
+	char text[FORMAT_BYTES];
+
+	if (!last)
+		return;
+	fprintf(out, LABEL "%s", "last migration", read_text(last, "outcome"));
+	if (!strcmp(read_text(last, "direction"), "incoming"))
+		fprintf(out, ", from another host");
+	else
+		fprintf(out, ", to %s", read_text(last, "to"));
+	if (read_text(last, "resolved")[0])
+		fprintf(out, ", resolved: it runs here");
+	else if (sentence[0])
+		fprintf(out, ": %s", sentence);
+	else if (read_number(json_object_get(last, "downtime"), "total_ns"))
+		fprintf(out, ", downtime %s",
+			format_time(text,
+				    read_number(json_object_get(last, "downtime"), "total_ns")));
+	fprintf(out, "\n");
+}
+
+static void current_migration(FILE *out, const json_t *now)
+{
+	char sent[FORMAT_BYTES], left[FORMAT_BYTES], rate[FORMAT_BYTES], dirty[FORMAT_BYTES];
+
+	if (!now)
+		return;
+	fprintf(out, LABEL "%s, %s sent, %s left, %s, dirty %s\n", "migration",
+		read_text(now, "phase"), format_size(sent, read_number(now, "bytes_sent")),
+		format_size(left, read_number(now, "bytes_remaining")),
+		format_rate(rate, read_number(now, "send_rate_bytes_per_s")),
+		format_rate(dirty, read_number(now, "dirty_rate_bytes_per_s")));
+}
+
+void report_table_guest(FILE *out, const json_t *status)
+{
+	char memory[FORMAT_BYTES], page[FORMAT_BYTES];
+
+	fprintf(out, "guest %s: %s\n", read_text(status, "guest"), read_text(status, "state"));
+	fprintf(out, LABEL "%llu\n", "process", (unsigned long long)read_number(status, "pid"));
+	if (read_number(status, "memory_bytes"))
+		fprintf(out, LABEL "%s in pages of %s, %llu vCPU%s, dirty %s\n", "machine",
+			format_size(memory, read_number(status, "memory_bytes")),
+			format_size(page, read_number(status, "page_size_bytes")),
+			(unsigned long long)read_number(status, "vcpus"),
+			read_number(status, "vcpus") == 1 ? "" : "s",
+			read_text(status, "dirty_mode"));
+	guest_check(out, json_object_get(status, "guest_check"), "");
+	current_migration(out, json_object_get(status, "migration"));
+	last_migration(out, json_object_get(status, "last_migration"));
+	if (read_text(status, "hint")[0])
+		fprintf(out, "%s\n", read_text(status, "hint"));
+}
+
+void report_table_guests(FILE *out, const json_t *statuses)
+{
+	char memory[FORMAT_BYTES];
+	json_t *status;
+	size_t i;
+
+	fprintf(out, "%-24s %8s  %-10s %10s %6s  %s\n", "GUEST", "PROCESS", "STATE", "MEMORY",
+		"VCPUS", "PHASE");
+	json_array_foreach((json_t *)statuses, i, status)
+	{
+		const json_t *migration = json_object_get(status, "migration");
+
+		fprintf(out, "%-24s %8llu  %-10s %10s %6llu  %s\n", read_text(status, "guest"),
+			(unsigned long long)read_number(status, "pid"), read_text(status, "state"),
+			format_size(memory, read_number(status, "memory_bytes")),
+			(unsigned long long)read_number(status, "vcpus"),
+			migration ? read_text(migration, "phase") : "-");
+	}
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/memory_transport.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/address.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/ramlift.h"
+
+#define HELD_BACK_PER_LANE 16u
+
+struct held_write {
+	struct held_write *next;
+	struct transport_write write;
+	unsigned char data[];
+};
+
+struct memory_lane {
+	struct held_write *first, **last;
+	unsigned n_held;
+	uint64_t held_bytes;
+	bool has_token; /* at the destination */
+	uint64_t token;
+};
+
+struct endpoint {
+	struct endpoint *next; /* of the destinations that listen */
+	struct endpoint *peer;
+	struct transport_params params;
+	struct memory_faults faults;
+	_Atomic unsigned long posts, registers;
+	atomic_bool aborted;
+	bool fenced;
+	bool *registered; /* by slice */
+	struct slice_key *keys;
+	struct memory_lane lanes[];
+};
+
+/* One lock for everything: tests are small. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct endpoint *listening;
+static struct memory_faults next_faults;
+static unsigned long late_writes;
+static int open_endpoints;
+
+void memory_transport_set_faults(const struct memory_faults *faults)
+{
+	next_faults = faults ? *faults : (struct memory_faults){ 0 };
+}
+
+unsigned long memory_transport_late_writes(void)
+{
+	return late_writes;
+}
+
+int memory_transport_open_endpoints(void)
+{
+	return open_endpoints;
+}
+
+static int memory_probe(const struct sockaddr *local, const struct sockaddr *peer,
+			struct ramlift_error *error)
+{
+	(void)local;
+	(void)peer;
+	(void)error;
+	return 0;
+}
+
+static struct endpoint *endpoint_new(const struct transport_params *params)
+{
+	struct endpoint *endpoint =
+		calloc(1, sizeof(*endpoint) + params->n_lanes * sizeof(endpoint->lanes[0]));
+
+	if (!endpoint)
+		abort();
+	endpoint->params = *params;
+	endpoint->faults = next_faults;
+	endpoint->registered = calloc(params->n_slices, sizeof(*endpoint->registered));
+	endpoint->keys = calloc(params->n_slices, sizeof(*endpoint->keys));
+	for (unsigned i = 0; i < params->n_lanes; i++)
+		endpoint->lanes[i].last = &endpoint->lanes[i].first;
+	open_endpoints++;
+	return endpoint;
+}
+
+static int memory_listen(const struct transport_params *params, const struct sockaddr *local,
+			 struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error)
+{
+	(void)local;
+	(void)error;
+	pthread_mutex_lock(&lock);
+	*endpoint = endpoint_new(params);
+	(*endpoint)->next = listening;
+	listening = *endpoint;
+	*port = 1;
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
+static int memory_accept(struct endpoint *endpoint, uint64_t deadline_ns,
+			 struct ramlift_error *error)
+{
+	int ret = 0;
+
+	if (endpoint->faults.fail_accept)
+		return error_set(error, -EIO, "accept fails as it was told to");
+	pthread_mutex_lock(&lock);
+	while (!endpoint->peer && !ret) {
+		struct timespec soon;
+
+		clock_gettime(CLOCK_REALTIME, &soon);
+		soon.tv_nsec += 1000000;
+		if (soon.tv_nsec >= 1000000000) {
+			soon.tv_sec++;
+			soon.tv_nsec -= 1000000000;
+		}
+		pthread_cond_timedwait(&changed, &lock, &soon);
+		if (clock_now_ns() > deadline_ns)
+			ret = error_set(error, -ETIMEDOUT, "no source connected");
+		if (endpoint->params.interrupt_fd >= 0 &&
+		    !wait_for_fd(endpoint->params.interrupt_fd, POLLIN, 0, -1))
+			ret = error_set(error, -ECANCELED, "cancelled");
+	}
+	pthread_mutex_unlock(&lock);
+	return ret;
+}
+
+static int memory_connect(const struct transport_params *params, const struct sockaddr *peer,
+			  uint64_t deadline_ns, struct endpoint **result,
+			  struct ramlift_error *error)
+{
+	struct endpoint *destination;
+	int ret = -ECONNREFUSED;
+
+	(void)peer;
+	(void)deadline_ns;
+	if (next_faults.fail_connect)
+		return error_set(error, -EIO, "connect fails as it was told to");
+	pthread_mutex_lock(&lock);
+	for (destination = listening; destination; destination = destination->next) {
+		if (!memcmp(destination->params.session_id, params->session_id, SESSION_ID_BYTES) &&
+		    !destination->peer)
+			break;
+	}
+	if (destination) {
+		*result = endpoint_new(params);
+		(*result)->peer = destination;
+		destination->peer = *result;
+		pthread_cond_broadcast(&changed);
+		ret = 0;
+	}
+	pthread_mutex_unlock(&lock);
+	return ret ? error_set(error, ret, "nobody listens for this session") : 0;
+}
+
+static int memory_register_slice(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
+				 struct ramlift_error *error)
+{
+	usleep(endpoint->faults.register_us);
+	if (atomic_fetch_add(&endpoint->registers, 1) + 1 == endpoint->faults.fail_register)
+		return error_set(error, -ENOMEM, "registration fails as it was told to");
+	pthread_mutex_lock(&lock);
+	endpoint->registered[slice] = true;
+	pthread_mutex_unlock(&lock);
+	if (key)
+		*key = (struct slice_key){ .address = slice * 4096ull, .key = slice + 1 };
+	return 0;
+}
+
+static void memory_set_peer_key(struct endpoint *endpoint, unsigned slice,
+				const struct slice_key *key)
+{
+	endpoint->keys[slice] = *key;
+}
+
+/* Under the lock. */
+static void deliver_first(struct endpoint *source, struct memory_lane *lane)
+{
+	struct held_write *held = lane->first;
+	struct endpoint *destination = source->peer;
+
+	lane->first = held->next;
+	if (!lane->first)
+		lane->last = &lane->first;
+	lane->n_held--;
+	lane->held_bytes -= held->write.length_bytes;
+	if (destination && destination->fenced)
+		late_writes++;
+	else if (destination)
+		memcpy((char *)destination->params.slices[held->write.slice].hva +
+			       held->write.offset_bytes,
+		       held->data, held->write.length_bytes);
+	free(held);
+}
+
+static int memory_post(struct endpoint *endpoint, unsigned index,
+		       const struct transport_write *writes, unsigned n_writes,
+		       struct ramlift_error *error)
+{
+	struct memory_lane *lane = &endpoint->lanes[index];
+	int ret = 0;
+
+	if (atomic_fetch_add(&endpoint->posts, 1) + 1 == endpoint->faults.fail_post)
+		return error_set(error, -EIO, "posting fails as it was told to");
+	if (atomic_load(&endpoint->aborted))
+		return error_set(error, -ECANCELED, "stopped");
+	pthread_mutex_lock(&lock);
+	for (unsigned i = 0; i < n_writes && !ret; i++) {
+		const struct transport_write *write = &writes[i];
+		struct held_write *held = malloc(sizeof(*held) + write->length_bytes);
+
+		if (!held || !endpoint->registered[write->slice] ||
+		    endpoint->keys[write->slice].key != write->slice + 1)
+			abort(); /* posted to a slice that is not ready: a bug of the engine */
+		held->next = NULL;
+		held->write = *write;
+		memcpy(held->data,
+		       (char *)endpoint->params.slices[write->slice].hva + write->offset_bytes,
+		       write->length_bytes);
+		*lane->last = held;
+		lane->last = &held->next;
+		lane->n_held++;
+		lane->held_bytes += write->length_bytes;
+		if (lane->n_held > HELD_BACK_PER_LANE * index)
+			deliver_first(endpoint, lane);
+		if (!endpoint->peer)
+			ret = error_set(error, -EIO, "the destination is gone");
+	}
+	pthread_mutex_unlock(&lock);
+	return ret;
+}
+
+static uint64_t memory_in_flight_bytes(struct endpoint *endpoint, unsigned index)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&lock);
+	bytes = endpoint->lanes[index].held_bytes;
+	pthread_mutex_unlock(&lock);
+	return bytes;
+}
+
+static int memory_drain(struct endpoint *endpoint, unsigned index, struct ramlift_error *error)
+{
+	(void)error;
+	pthread_mutex_lock(&lock);
+	while (endpoint->lanes[index].n_held)
+		deliver_first(endpoint, &endpoint->lanes[index]);
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
+static int memory_token(struct endpoint *endpoint, unsigned index, uint64_t token,
+			struct ramlift_error *error)
+{
+	int ret = memory_drain(endpoint, index, error);
+
+	pthread_mutex_lock(&lock);
+	if (!endpoint->peer) {
+		ret = error_set(error, -EIO, "the destination is gone");
+	} else if (!endpoint->faults.lose_tokens) {
+		endpoint->peer->lanes[index].has_token = true;
+		endpoint->peer->lanes[index].token = token;
+		pthread_cond_broadcast(&changed);
+	}
+	pthread_mutex_unlock(&lock);
+	return ret;
+}
+
+static int memory_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+			       struct ramlift_error *error)
+{
+	for (unsigned i = 0; i < endpoint->params.n_lanes;) {
+		bool here, right;
+
+		pthread_mutex_lock(&lock);
+		here = endpoint->lanes[i].has_token;
+		right = endpoint->lanes[i].token == token;
+		pthread_mutex_unlock(&lock);
+		if (here && !right)
+			return error_set(error, -EPROTO, "wrong token");
+		if (here)
+			i++;
+		else if (clock_now_ns() > deadline_ns)
+			return error_set(error, -ETIMEDOUT, "the token of lane %u did not come", i);
+		else
+			clock_sleep_until(clock_now_ns() + NS_PER_MS);
+	}
+	return 0;
+}
+
+static int memory_fence(struct endpoint *endpoint, struct ramlift_error *error)
+{
+	(void)error;
+	pthread_mutex_lock(&lock);
+	endpoint->fenced = true;
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
+static void memory_abort(struct endpoint *endpoint)
+{
+	atomic_store(&endpoint->aborted, true);
+}
+
+static void memory_close(struct endpoint *endpoint)
+{
+	if (!endpoint)
+		return;
+	pthread_mutex_lock(&lock);
+	for (struct endpoint **link = &listening; *link; link = &(*link)->next) {
+		if (*link == endpoint) {
+			*link = endpoint->next;
+			break;
+		}
+	}
+	if (endpoint->peer)
+		endpoint->peer->peer = NULL;
+	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
+		struct memory_lane *lane = &endpoint->lanes[i];
+
+		while (lane->first) {
+			struct held_write *held = lane->first;
+
+			lane->first = held->next;
+			free(held);
+		}
+	}
+	open_endpoints--;
+	pthread_mutex_unlock(&lock);
+	free(endpoint->registered);
+	free(endpoint->keys);
+	free(endpoint);
+}
+
+static const struct ramlift_transport transport = {
+	.name = "memory",
+	.probe = memory_probe,
+	.listen = memory_listen,
+	.accept = memory_accept,
+	.connect = memory_connect,
+	.register_slice = memory_register_slice,
+	.set_peer_key = memory_set_peer_key,
+	.post = memory_post,
+	.in_flight_bytes = memory_in_flight_bytes,
+	.drain = memory_drain,
+	.token = memory_token,
+	.await_tokens = memory_await_tokens,
+	.fence = memory_fence,
+	.abort = memory_abort,
+	.close = memory_close,
+};
+
+const struct ramlift_transport *memory_transport(void)
+{
+	return &transport;
+}

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bitmap alone: runs and bits against a naive model, and threads that set and take at once. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dirty_bitmap.h"
+#include "tests/support/cmocka_all.h"
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* Take all runs of a word; they must be maximal, in order, and give the word again. */
+static void check_runs(uint64_t word)
+{
+	uint64_t left = word, covered = 0;
+	unsigned first = 0, n = 0, end = 0;
+	bool any = false;
+
+	while (dirty_run_next(&left, &first, &n)) {
+		assert_in_range(n, 1, 64);
+		assert_in_range(first + n, 1, 64);
+		if (any)
+			assert_true(first > end); /* else it should have been one run */
+		any = true;
+		for (unsigned i = first; i < first + n; i++)
+			covered |= 1ull << i;
+		end = first + n;
+		assert_int_equal(left, end < 64 ? word >> end << end : 0);
+	}
+	assert_int_equal(covered, word);
+	assert_int_equal(left, 0);
+}
+
+static void test_runs_of_every_place_and_length(void **unused)
+{
+	(void)unused;
+	check_runs(0);
+	for (unsigned first = 0; first < 64; first++) {
+		for (unsigned n = 1; first + n <= 64; n++) {
+			uint64_t bits = (n == 64 ? ~0ull : (1ull << n) - 1) << first;
+			uint64_t word = bits;
+			unsigned found_first, found_n;
+
+			assert_true(dirty_run_next(&word, &found_first, &found_n));
+			assert_int_equal(found_first, first);
+			assert_int_equal(found_n, n);
+			assert_int_equal(word, 0);
+			assert_false(dirty_run_next(&word, &found_first, &found_n));
+			check_runs(bits);
+			check_runs(~bits);
+		}
+	}
+}
+
+static void test_runs_of_all_ends(void **unused)
+{
+	(void)unused;
+	for (uint64_t low = 0; low < 256; low++) {
+		for (uint64_t high = 0; high < 256; high++) {
+			check_runs(low | high << 56);
+			check_runs(low | high << 56 | 0x00ffffffffffff00ull);
+		}
+	}
+}
+
+static void test_runs_and_bits_of_random_words(void **unused)
+{
+	uint64_t random = 0x9e3779b97f4a7c15ull;
+
+	(void)unused;
+	for (unsigned i = 0; i < 200000; i++) {
+		uint64_t word = next_random(&random);
+		uint64_t bits, covered = 0;
+		int last = -1;
+
+		if (i % 3 == 1)
+			word &= next_random(&random) & next_random(&random);
+		if (i % 3 == 2)
+			word |= next_random(&random) | next_random(&random);
+		check_runs(word);
+		bits = word;
+		for (unsigned bit; bit_next(&bits, &bit);) {
+			assert_true((int)bit > last);
+			last = (int)bit;
+			covered |= 1ull << bit;
+		}
+		assert_int_equal(covered, word);
+	}
+}
+
+static void test_set_claim_take(void **unused)
+{
+	struct dirty_bitmap bitmap;
+
+	(void)unused;
+	assert_int_equal(dirty_bitmap_init(&bitmap, 130), 0);
+	assert_int_equal(bitmap.n_summary, 3);
+	dirty_bitmap_set(&bitmap, 5, 0); /* nothing to set: no flag either */
+	for (unsigned s = 0; s < 3; s++)
+		assert_int_equal(dirty_bitmap_claim(&bitmap, s, ~0ull), 0);
+	dirty_bitmap_set(&bitmap, 0, 1);
+	dirty_bitmap_set(&bitmap, 0, 6);
+	dirty_bitmap_set(&bitmap, 63, 1ull << 63);
+	dirty_bitmap_set(&bitmap, 64, ~0ull);
+	dirty_bitmap_set(&bitmap, 129, 3);
+	assert_int_equal(dirty_bitmap_count(&bitmap), 3 + 1 + 64 + 2);
+	/* The mask keeps what is others'. */
+	assert_int_equal(dirty_bitmap_claim(&bitmap, 0, 1ull << 63 | 2), 1ull << 63);
+	assert_int_equal(dirty_bitmap_claim(&bitmap, 0, 1ull << 63), 0);
+	assert_int_equal(dirty_bitmap_claim(&bitmap, 0, ~0ull), 1);
+	assert_int_equal(dirty_bitmap_claim(&bitmap, 2, ~0ull), 2);
+	assert_int_equal(dirty_bitmap_take(&bitmap, 0), 7);
+	assert_int_equal(dirty_bitmap_take(&bitmap, 0), 0);
+	assert_int_equal(dirty_bitmap_take(&bitmap, 63), 1ull << 63);
+	assert_int_equal(dirty_bitmap_take(&bitmap, 129), 3);
+	assert_int_equal(dirty_bitmap_count(&bitmap), 64);
+	dirty_bitmap_fini(&bitmap);
+}
+
+static void test_count_against_a_model(void **unused)
+{
+	enum { WORDS = 200 };
+	uint64_t model[WORDS] = { 0 };
+	uint64_t random = 42;
+	struct dirty_bitmap bitmap;
+
+	(void)unused;
+	assert_int_equal(dirty_bitmap_init(&bitmap, WORDS), 0);
+	for (unsigned step = 0; step < 5000; step++) {
+		uint64_t word = next_random(&random) % WORDS;
+		uint64_t count = 0;
+
+		if (next_random(&random) % 3) {
+			uint64_t bits = next_random(&random) & next_random(&random);
+
+			dirty_bitmap_set(&bitmap, word, bits);
+			model[word] |= bits;
+		} else {
+			assert_int_equal(dirty_bitmap_take(&bitmap, word), model[word]);
+			model[word] = 0;
+		}
+		for (unsigned i = 0; i < WORDS; i++)
+			count += (uint64_t)__builtin_popcountll(model[i]);
+		assert_int_equal(dirty_bitmap_count(&bitmap), count);
+	}
+	dirty_bitmap_fini(&bitmap);
+}
+
+/* ---- several threads ---- */
+
+#define THREAD_WORDS 300u
+#define THREAD_PAGES (THREAD_WORDS * 64)
+#define SETTERS	     3u
+#define TAKERS	     3u
+#define ROUNDS	     20u
+
+struct crowd {
+	struct dirty_bitmap bitmap;
+	_Atomic unsigned taken[THREAD_PAGES];
+	_Atomic unsigned setters_left;
+	uint64_t order[THREAD_PAGES]; /* a page once, shuffled */
+};
+
+struct member {
+	struct crowd *crowd;
+	unsigned index;
+	pthread_t thread;
+};
+
+static void *setter_thread(void *argument)
+{
+	struct member *member = argument;
+	struct crowd *crowd = member->crowd;
+
+	for (unsigned i = member->index; i < THREAD_PAGES; i += SETTERS)
+		dirty_bitmap_set(&crowd->bitmap, crowd->order[i] / 64,
+				 1ull << crowd->order[i] % 64);
+	atomic_fetch_sub(&crowd->setters_left, 1);
+	return NULL;
+}
+
+static void take_all(struct crowd *crowd)
+{
+	for (uint64_t s = 0; s < crowd->bitmap.n_summary; s++) {
+		uint64_t words = dirty_bitmap_claim(&crowd->bitmap, s, ~0ull);
+
+		for (unsigned w; bit_next(&words, &w);) {
+			uint64_t bits = dirty_bitmap_take(&crowd->bitmap, s * 64 + w);
+
+			for (unsigned bit; bit_next(&bits, &bit);)
+				atomic_fetch_add(&crowd->taken[(s * 64 + w) * 64 + bit], 1);
+		}
+	}
+}
+
+static void *taker_thread(void *argument)
+{
+	struct member *member = argument;
+	bool last;
+
+	do {
+		last = !atomic_load(&member->crowd->setters_left);
+		take_all(member->crowd);
+	} while (!last);
+	return NULL;
+}
+
+static void run_crowd(struct crowd *crowd)
+{
+	struct member members[SETTERS + TAKERS];
+
+	atomic_store(&crowd->setters_left, SETTERS);
+	for (unsigned i = 0; i < SETTERS + TAKERS; i++) {
+		members[i].crowd = crowd;
+		members[i].index = i;
+		assert_int_equal(pthread_create(&members[i].thread, NULL,
+						i < SETTERS ? setter_thread : taker_thread,
+						&members[i]),
+				 0);
+	}
+	for (unsigned i = 0; i < SETTERS + TAKERS; i++)
+		pthread_join(members[i].thread, NULL);
+}
+
+/*
+ * A page is set once by somebody and must be taken once by somebody. The takers' last round begins
+ * after the last set: nothing may be left, not even a flag.
+ */
+static void test_no_bit_is_lost_or_taken_twice(void **unused)
+{
+	struct crowd *crowd = calloc(1, sizeof(*crowd));
+	uint64_t random = 4711;
+
+	(void)unused;
+	assert_non_null(crowd);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		memset(crowd, 0, sizeof(*crowd));
+		assert_int_equal(dirty_bitmap_init(&crowd->bitmap, THREAD_WORDS), 0);
+		for (uint64_t i = 0; i < THREAD_PAGES; i++) {
+			uint64_t j = next_random(&random) % (i + 1);
+
+			crowd->order[i] = crowd->order[j];
+			crowd->order[j] = i;
+		}
+		run_crowd(crowd);
+		for (unsigned i = 0; i < THREAD_PAGES; i++)
+			assert_int_equal(atomic_load(&crowd->taken[i]), 1);
+		for (unsigned i = 0; i < THREAD_WORDS; i++)
+			assert_int_equal(dirty_bitmap_take(&crowd->bitmap, i), 0);
+		assert_int_equal(dirty_bitmap_count(&crowd->bitmap), 0);
+		dirty_bitmap_fini(&crowd->bitmap);
+	}
+	free(crowd);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_runs_of_every_place_and_length),
+		cmocka_unit_test(test_runs_of_all_ends),
+		cmocka_unit_test(test_runs_and_bits_of_random_words),
+		cmocka_unit_test(test_set_claim_take),
+		cmocka_unit_test(test_count_against_a_model),
+		cmocka_unit_test(test_no_bit_is_lost_or_taken_twice),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,872 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * TCP lanes: a pair on loopback, strangers that want to join, and a source that is hostile. The
+ * destination's memory has guard pages around it, so that a byte outside ends the test.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/address.h"
+#include "core/clock.h"
+#include "core/ramlift.h"
+#include "core/transport.h"
+#include "tests/support/cmocka_all.h"
+
+#define LONG_NS	     (clock_now_ns() + 30 * NS_PER_S) /* against hangs only */
+#define N_SLICES     3u
+#define PAGE	     4096u
+#define WRITE_MAX    TRANSPORT_MAX_WRITE_BYTES
+#define TOKEN	     0xfeedfacecafebeefull
+#define SESSION_WORD "0123456789abcdef"
+
+/* On the wire; written out here a second time, so that a change of it is noticed. */
+struct hello {
+	uint32_t magic;
+	uint16_t lane, n_lanes;
+	uint8_t session_id[SESSION_ID_BYTES];
+};
+
+struct header {
+	uint32_t slice, length_bytes;
+	uint64_t offset_bytes;
+};
+
+static const uint64_t slice_bytes[N_SLICES] = { 64 * PAGE, 80 * PAGE, PAGE };
+
+struct side {
+	struct slice slices[N_SLICES];
+	struct transport_params params;
+	struct endpoint *endpoint;
+	int interrupt_fd;
+};
+
+struct pair {
+	struct side source, destination;
+	struct address address; /* where the destination listens for lanes */
+	unsigned n_lanes;
+	pthread_t thread;
+	int accept_ret;
+	uint64_t accept_deadline_ns;
+	struct ramlift_error accept_error;
+};
+
+static const struct ramlift_transport *tcp(void)
+{
+	return ramlift_transport_tcp();
+}
+
+/* Each slice between two pages that nobody may touch. */
+static void side_init(struct side *side, unsigned n_lanes)
+{
+	for (unsigned i = 0; i < N_SLICES; i++) {
+		char *memory = mmap(NULL, slice_bytes[i] + 2ull * PAGE, PROT_NONE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		assert_ptr_not_equal(memory, MAP_FAILED);
+		assert_int_equal(mprotect(memory + PAGE, slice_bytes[i], PROT_READ | PROT_WRITE),
+				 0);
+		side->slices[i].hva = memory + PAGE;
+		side->slices[i].size_bytes = slice_bytes[i];
+	}
+	side->interrupt_fd = eventfd(0, EFD_CLOEXEC);
+	side->params = (struct transport_params){
+		.n_lanes = n_lanes,
+		.slices = side->slices,
+		.n_slices = N_SLICES,
+		.interrupt_fd = side->interrupt_fd,
+		.io_timeout_ns = 20 * NS_PER_S,
+	};
+	memcpy(side->params.session_id, SESSION_WORD, SESSION_ID_BYTES);
+}
+
+static void side_fini(struct side *side)
+{
+	tcp()->close(side->endpoint);
+	for (unsigned i = 0; i < N_SLICES; i++)
+		munmap((char *)side->slices[i].hva - PAGE, slice_bytes[i] + 2ull * PAGE);
+	close(side->interrupt_fd);
+}
+
+static void pair_listen(struct pair *pair, unsigned n_lanes)
+{
+	struct slice_key key = { 1, 1 };
+	uint16_t port = 0;
+
+	memset(pair, 0, sizeof(*pair));
+	pair->n_lanes = n_lanes;
+	side_init(&pair->source, n_lanes);
+	side_init(&pair->destination, n_lanes);
+	assert_int_equal(address_parse("127.0.0.1:1", 1, &pair->address, NULL), 0);
+	assert_int_equal(tcp()->probe((struct sockaddr *)&pair->address.socket, NULL, NULL), 0);
+	assert_int_equal(tcp()->listen(&pair->destination.params,
+				       (struct sockaddr *)&pair->address.socket,
+				       &pair->destination.endpoint, &port, NULL),
+			 0);
+	assert_true(port > 1); /* of its own choosing */
+	address_set_port(&pair->address, port);
+	for (unsigned i = 0; i < N_SLICES; i++) {
+		assert_int_equal(tcp()->register_slice(pair->destination.endpoint, i, &key, NULL),
+				 0);
+		assert_int_equal(key.address, 0);
+		assert_int_equal(key.key, 0);
+	}
+	pair->accept_deadline_ns = LONG_NS;
+}
+
+static void *accept_thread(void *argument)
+{
+	struct pair *pair = argument;
+
+	pair->accept_ret = tcp()->accept(pair->destination.endpoint, pair->accept_deadline_ns,
+					 &pair->accept_error);
+	return NULL;
+}
+
+static void accept_begin(struct pair *pair)
+{
+	assert_int_equal(pthread_create(&pair->thread, NULL, accept_thread, pair), 0);
+}
+
+static int accept_end(struct pair *pair)
+{
+	pthread_join(pair->thread, NULL);
+	return pair->accept_ret;
+}
+
+static void connect_source(struct pair *pair)
+{
+	struct ramlift_error error = { 0 };
+
+	if (tcp()->connect(&pair->source.params, (struct sockaddr *)&pair->address.socket, LONG_NS,
+			   &pair->source.endpoint, &error))
+		fail_msg("%s", error.text);
+	for (unsigned i = 0; i < N_SLICES; i++)
+		assert_int_equal(tcp()->register_slice(pair->source.endpoint, i, NULL, NULL), 0);
+}
+
+static void pair_init(struct pair *pair, unsigned n_lanes)
+{
+	pair_listen(pair, n_lanes);
+	accept_begin(pair);
+	connect_source(pair);
+	assert_int_equal(accept_end(pair), 0);
+}
+
+static void pair_fini(struct pair *pair)
+{
+	side_fini(&pair->source);
+	side_fini(&pair->destination);
+}
+
+static int await_tokens(struct pair *pair, uint64_t token, struct ramlift_error *error)
+{
+	return tcp()->await_tokens(pair->destination.endpoint, token, LONG_NS, error);
+}
+
+/* ---- a pair ---- */
+
+static void fill(struct side *side, unsigned seed)
+{
+	for (unsigned i = 0; i < N_SLICES; i++) {
+		unsigned char *bytes = side->slices[i].hva;
+
+		for (uint64_t b = 0; b < slice_bytes[i]; b++)
+			bytes[b] = (unsigned char)(b * seed + (b >> 12) + i);
+	}
+}
+
+static void assert_same_memory(struct pair *pair)
+{
+	for (unsigned i = 0; i < N_SLICES; i++)
+		assert_memory_equal(pair->source.slices[i].hva, pair->destination.slices[i].hva,
+				    slice_bytes[i]);
+}
+
+static void assert_memory_untouched(struct pair *pair)
+{
+	for (unsigned i = 0; i < N_SLICES; i++) {
+		const unsigned char *bytes = pair->destination.slices[i].hva;
+
+		for (uint64_t b = 0; b < slice_bytes[i]; b++) {
+			if (bytes[b])
+				fail_msg("byte %u of slice %u was written", (unsigned)b, i);
+		}
+	}
+}
+
+/* Everything, in writes of several pages, a batch of the largest size among them. */
+static void post_all(struct pair *pair)
+{
+	struct transport_write batch[TRANSPORT_MAX_BATCH];
+	unsigned n = 0, lane = 0;
+
+	for (unsigned i = 0; i < N_SLICES; i++) {
+		for (uint64_t at = 0; at < slice_bytes[i];) {
+			uint64_t left = slice_bytes[i] - at;
+			uint64_t length = (1 + at / PAGE % 5) * PAGE;
+
+			batch[n].slice = i;
+			batch[n].offset_bytes = at;
+			batch[n].length_bytes = (uint32_t)(length < left ? length : left);
+			at += batch[n++].length_bytes;
+			if (n < TRANSPORT_MAX_BATCH && (at < slice_bytes[i] || i + 1 < N_SLICES))
+				continue;
+			assert_int_equal(tcp()->post(pair->source.endpoint, lane, batch, n, NULL),
+					 0);
+			lane = (lane + 1) % pair->n_lanes;
+			n = 0;
+		}
+	}
+}
+
+static void send_tokens(struct pair *pair, uint64_t token)
+{
+	for (unsigned lane = 0; lane < pair->n_lanes; lane++) {
+		assert_int_equal(tcp()->drain(pair->source.endpoint, lane, NULL), 0);
+		assert_int_equal(tcp()->token(pair->source.endpoint, lane, token, NULL), 0);
+	}
+}
+
+static void test_data_arrives(void **unused)
+{
+	static const unsigned lanes[] = { 1, 3, RAMLIFT_MAX_LANES };
+
+	(void)unused;
+	for (unsigned i = 0; i < 3; i++) {
+		struct pair pair;
+
+		pair_init(&pair, lanes[i]);
+		fill(&pair.source, 7 + i);
+		post_all(&pair);
+		send_tokens(&pair, TOKEN);
+		assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0);
+		assert_same_memory(&pair); /* with the tokens it is all there */
+		assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0); /* and stays so */
+		assert_int_equal(tcp()->fence(pair.destination.endpoint, NULL), 0);
+		assert_same_memory(&pair);
+		pair_fini(&pair);
+	}
+}
+
+static void test_the_largest_write(void **unused)
+{
+	struct transport_write write = { 1, WRITE_MAX, slice_bytes[1] - WRITE_MAX };
+	struct pair pair;
+
+	(void)unused;
+	pair_init(&pair, 1);
+	memset((char *)pair.source.slices[1].hva + write.offset_bytes, 0x42, WRITE_MAX);
+	assert_int_equal(tcp()->post(pair.source.endpoint, 0, &write, 1, NULL), 0);
+	send_tokens(&pair, TOKEN);
+	assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0);
+	assert_same_memory(&pair);
+	pair_fini(&pair);
+}
+
+/* Of several writes to a page on one lane the last one stays. */
+static void test_writes_of_a_lane_keep_their_order(void **unused)
+{
+	struct transport_write write = { 2, PAGE, 0 };
+	struct pair pair;
+
+	(void)unused;
+	pair_init(&pair, 1);
+	for (unsigned i = 1; i <= 500; i++) {
+		memset(pair.source.slices[2].hva, (int)i, PAGE);
+		assert_int_equal(tcp()->post(pair.source.endpoint, 0, &write, 1, NULL), 0);
+	}
+	send_tokens(&pair, TOKEN);
+	assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0);
+	assert_same_memory(&pair);
+	pair_fini(&pair);
+}
+
+static void test_tokens(void **unused)
+{
+	struct ramlift_error error = { 0 };
+	struct pair pair;
+
+	(void)unused;
+	pair_init(&pair, 3);
+	assert_int_equal(tcp()->token(pair.source.endpoint, 0, TOKEN, NULL), 0);
+	assert_int_equal(tcp()->token(pair.source.endpoint, 2, TOKEN, NULL), 0);
+	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, TOKEN,
+					     clock_now_ns() + 50 * NS_PER_MS, &error),
+			 -ETIMEDOUT);
+	assert_non_null(strstr(error.text, "lane 1")); /* the one that is missing */
+	assert_int_equal(tcp()->token(pair.source.endpoint, 1, TOKEN + 1, NULL), 0);
+	assert_int_equal(await_tokens(&pair, TOKEN, &error), -EPROTO);
+	assert_int_equal(error.code, -EPROTO);
+	assert_non_null(strstr(error.text, "lane 1"));
+	pair_fini(&pair);
+}
+
+/* ---- who may join ---- */
+
+static struct hello right_hello(const struct pair *pair, unsigned lane)
+{
+	struct hello hello = {
+		.magic = htobe32(0x524c4c31u),
+		.lane = htobe16((uint16_t)lane),
+		.n_lanes = htobe16((uint16_t)pair->n_lanes),
+	};
+
+	memcpy(hello.session_id, SESSION_WORD, SESSION_ID_BYTES);
+	return hello;
+}
+
+static int connect_raw(struct pair *pair)
+{
+	int fd;
+
+	assert_int_equal(address_connect(&pair->address, LONG_NS, -1, &fd, NULL), 0);
+	return fd;
+}
+
+static int send_hello(struct pair *pair, const struct hello *hello)
+{
+	int fd = connect_raw(pair);
+
+	assert_int_equal(send_all(fd, hello, sizeof(*hello), LONG_NS, -1), 0);
+	return fd;
+}
+
+/* Turned away: closed, without a welcome. */
+static void assert_turned_away(struct pair *pair, const struct hello *hello)
+{
+	int fd = send_hello(pair, hello);
+	char byte;
+
+	assert_int_equal(receive_all(fd, &byte, 1, LONG_NS, -1), -ECONNRESET);
+	close(fd);
+}
+
+static int join_raw(struct pair *pair, unsigned lane)
+{
+	struct hello hello = right_hello(pair, lane);
+	int fd = send_hello(pair, &hello);
+	char byte;
+
+	assert_int_equal(receive_all(fd, &byte, 1, LONG_NS, -1), 0);
+	return fd;
+}
+
+static void test_strangers_are_turned_away(void **unused)
+{
+	struct hello hello;
+	struct pair pair;
+	int fd;
+
+	(void)unused;
+	pair_listen(&pair, 2);
+	accept_begin(&pair);
+	for (unsigned i = 0; i < SESSION_ID_BYTES; i++) {
+		hello = right_hello(&pair, 0);
+		hello.session_id[i] ^= 1;
+		assert_turned_away(&pair, &hello);
+	}
+	hello = right_hello(&pair, 0);
+	hello.magic ^= htobe32(1);
+	assert_turned_away(&pair, &hello);
+	hello = right_hello(&pair, 2); /* of lanes 0 and 1 */
+	assert_turned_away(&pair, &hello);
+	hello = right_hello(&pair, 0xffff);
+	assert_turned_away(&pair, &hello);
+	hello = right_hello(&pair, 0);
+	hello.n_lanes = htobe16(3);
+	assert_turned_away(&pair, &hello);
+	fd = connect_raw(&pair); /* comes and goes */
+	close(fd);
+	fd = connect_raw(&pair); /* says half of it */
+	assert_int_equal(send_all(fd, &hello, sizeof(hello) / 2, LONG_NS, -1), 0);
+	close(fd);
+	fd = connect_raw(&pair); /* says nothing, and stays */
+	connect_source(&pair);	 /* and still the real ones get in */
+	assert_int_equal(accept_end(&pair), 0);
+	close(fd);
+	fill(&pair.source, 3);
+	post_all(&pair);
+	send_tokens(&pair, TOKEN);
+	assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0);
+	assert_same_memory(&pair);
+	pair_fini(&pair);
+}
+
+static void test_a_lane_joins_once(void **unused)
+{
+	struct pair pair;
+	struct hello hello;
+	int first, second;
+
+	(void)unused;
+	pair_listen(&pair, 2);
+	accept_begin(&pair);
+	first = join_raw(&pair, 1);
+	hello = right_hello(&pair, 1);
+	assert_turned_away(&pair, &hello);
+	second = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), 0);
+	close(first);
+	close(second);
+	pair_fini(&pair);
+}
+
+static void test_accept_ends(void **unused)
+{
+	uint64_t one = 1;
+	struct pair pair;
+	int fd;
+
+	(void)unused;
+	pair_listen(&pair, 2); /* at its deadline */
+	pair.accept_deadline_ns = clock_now_ns() + 50 * NS_PER_MS;
+	accept_begin(&pair);
+	fd = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), -ETIMEDOUT);
+	assert_true(pair.accept_error.text[0]);
+	close(fd);
+	pair_fini(&pair);
+
+	pair_listen(&pair, 2); /* interrupted */
+	accept_begin(&pair);
+	fd = join_raw(&pair, 1);
+	assert_int_equal(write(pair.destination.interrupt_fd, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(accept_end(&pair), -ECANCELED);
+	close(fd);
+	pair_fini(&pair);
+}
+
+/* Not even a crowd of strangers keeps it beyond its deadline for long. */
+static void test_accept_ends_among_strangers(void **unused)
+{
+	enum { STRANGERS = 10 };
+	uint64_t begin_ns = clock_now_ns();
+	int fds[STRANGERS];
+	struct pair pair;
+
+	(void)unused;
+	pair_listen(&pair, 1);
+	for (unsigned i = 0; i < STRANGERS; i++)
+		fds[i] = connect_raw(&pair);
+	pair.accept_deadline_ns = clock_now_ns() + 50 * NS_PER_MS;
+	accept_begin(&pair);
+	assert_int_equal(accept_end(&pair), -ETIMEDOUT);
+	assert_true(clock_now_ns() - begin_ns < 10 * NS_PER_S);
+	for (unsigned i = 0; i < STRANGERS; i++)
+		close(fds[i]);
+	pair_fini(&pair);
+}
+
+static void *abort_soon(void *argument)
+{
+	usleep(100000);
+	tcp()->abort(argument);
+	return NULL;
+}
+
+static void *interrupt_soon(void *argument)
+{
+	struct side *side = argument;
+	uint64_t one = 1;
+
+	usleep(100000);
+	if (write(side->interrupt_fd, &one, sizeof(one)) != sizeof(one))
+		abort();
+	return NULL;
+}
+
+static void test_waits_are_interrupted(void **unused)
+{
+	struct ramlift_error error = { 0 };
+	struct pair pair;
+	pthread_t thread;
+
+	(void)unused;
+	pair_init(&pair, 2);
+	assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, &pair.destination), 0);
+	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, TOKEN,
+					     clock_now_ns() + 5 * NS_PER_S, &error),
+			 -ECANCELED);
+	pthread_join(thread, NULL);
+	pair_fini(&pair);
+
+	pair_listen(&pair, 2);
+	pair.accept_deadline_ns = clock_now_ns() + 5 * NS_PER_S;
+	accept_begin(&pair);
+	tcp()->abort(pair.destination.endpoint);
+	assert_int_equal(accept_end(&pair), -ECANCELED);
+	pair_fini(&pair);
+}
+
+static void test_nobody_admits_the_source(void **unused)
+{
+	struct ramlift_error error = { 0 };
+	uint64_t one = 1;
+	struct pair pair;
+
+	(void)unused;
+	pair_listen(&pair, 1); /* listens, but does not accept */
+	assert_int_equal(
+		tcp()->connect(&pair.source.params, (struct sockaddr *)&pair.address.socket,
+			       clock_now_ns() + 50 * NS_PER_MS, &pair.source.endpoint, &error),
+		-ETIMEDOUT);
+	assert_null(pair.source.endpoint);
+	assert_non_null(strstr(error.text, "lane 0"));
+	assert_int_equal(write(pair.source.interrupt_fd, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(tcp()->connect(&pair.source.params,
+					(struct sockaddr *)&pair.address.socket, LONG_NS,
+					&pair.source.endpoint, &error),
+			 -ECANCELED);
+	tcp()->close(pair.destination.endpoint);
+	pair.destination.endpoint = NULL;
+	assert_int_equal(read(pair.source.interrupt_fd, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(tcp()->connect(&pair.source.params,
+					(struct sockaddr *)&pair.address.socket, LONG_NS,
+					&pair.source.endpoint, &error),
+			 -ECONNREFUSED);
+	assert_null(pair.source.endpoint);
+	pair_fini(&pair);
+}
+
+/* ---- a hostile source ---- */
+
+struct hostile {
+	const char *what;
+	uint32_t slice, length_bytes;
+	uint64_t offset_bytes;
+};
+
+static const struct hostile hostiles[] = {
+	{ "slice out of range", N_SLICES, PAGE, 0 },
+	{ "slice far out of range", UINT32_MAX - 1, PAGE, 0 },
+	{ "nothing", 0, 0, 0 },
+	{ "nothing, at the end", 0, 0, 64 * PAGE },
+	{ "too long by a byte", 1, WRITE_MAX + 1, 0 },
+	{ "as long as can be", 1, UINT32_MAX, 0 },
+	{ "a byte over the end", 0, PAGE, 63 * PAGE + 1 },
+	{ "at the end", 0, PAGE, 64 * PAGE },
+	{ "a byte at the end", 0, 1, 64 * PAGE },
+	{ "longer than a slice", 2, 2 * PAGE, 0 },
+	{ "behind the end", 0, PAGE, 1ull << 40 },
+	{ "the sum overflows to 0", 0, PAGE, UINT64_MAX - PAGE + 1 },
+	{ "the sum overflows to the middle", 0, 2 * PAGE, UINT64_MAX - PAGE + 1 },
+	{ "the last offset", 0, 1, UINT64_MAX },
+	{ "negative as a signed number", 0, PAGE, (uint64_t)-PAGE },
+};
+
+static void send_header(int fd, uint32_t slice, uint32_t length, uint64_t offset)
+{
+	struct header header = { htobe32(slice), htobe32(length), htobe64(offset) };
+
+	assert_int_equal(send_all(fd, &header, sizeof(header), LONG_NS, -1), 0);
+}
+
+static void attack(const struct hostile *hostile, bool after_a_write)
+{
+	struct ramlift_error error = { 0 };
+	char junk[2 * PAGE];
+	struct pair pair;
+	int fd;
+
+	memset(junk, 0x66, sizeof(junk));
+	pair_listen(&pair, 1);
+	accept_begin(&pair);
+	fd = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), 0);
+	if (after_a_write) {
+		send_header(fd, 2, PAGE, 0);
+		assert_int_equal(send_all(fd, junk, PAGE, LONG_NS, -1), 0);
+	}
+	send_header(fd, hostile->slice, hostile->length_bytes, hostile->offset_bytes);
+	send_all(fd, junk, sizeof(junk), LONG_NS, -1);
+	if (await_tokens(&pair, TOKEN, &error) != -EPROTO)
+		fail_msg("%s: %d %s", hostile->what, error.code, error.text);
+	assert_non_null(strstr(error.text, "outside"));
+	if (after_a_write) {
+		assert_memory_equal(pair.destination.slices[2].hva, junk, PAGE);
+		memset(pair.destination.slices[2].hva, 0, PAGE);
+	}
+	assert_memory_untouched(&pair);
+	close(fd);
+	pair_fini(&pair);
+}
+
+static void test_no_write_leaves_its_slice(void **unused)
+{
+	(void)unused;
+	for (size_t i = 0; i < sizeof(hostiles) / sizeof(hostiles[0]); i++) {
+		attack(&hostiles[i], false);
+		attack(&hostiles[i], true);
+	}
+}
+
+/* The borders themselves are allowed. */
+static void test_writes_up_to_the_border(void **unused)
+{
+	char junk[PAGE];
+	struct pair pair;
+	int fd;
+
+	(void)unused;
+	memset(junk, 0x66, sizeof(junk));
+	pair_listen(&pair, 1);
+	accept_begin(&pair);
+	fd = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), 0);
+	send_header(fd, 2, PAGE, 0);
+	assert_int_equal(send_all(fd, junk, PAGE, LONG_NS, -1), 0);
+	send_header(fd, 0, 1, 64 * PAGE - 1);
+	assert_int_equal(send_all(fd, junk, 1, LONG_NS, -1), 0);
+	send_header(fd, UINT32_MAX, 0, TOKEN);
+	assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0);
+	assert_memory_equal(pair.destination.slices[2].hva, junk, PAGE);
+	assert_int_equal(((char *)pair.destination.slices[0].hva)[64 * PAGE - 1], 0x66);
+	close(fd);
+	pair_fini(&pair);
+}
+
+/* ---- ends ---- */
+
+struct writer {
+	struct pair *pair;
+	int fd;
+	_Atomic int stop;
+};
+
+/* Writes 1, 2, 3... over the last page until the connection breaks. */
+static void *writer_thread(void *argument)
+{
+	struct writer *writer = argument;
+	char frame[sizeof(struct header) + PAGE];
+	struct header header = { htobe32(2), htobe32(PAGE), 0 };
+
+	memcpy(frame, &header, sizeof(header));
+	for (unsigned i = 1; !writer->stop; i++) {
+		memset(frame + sizeof(header), (int)(i % 255 + 1), PAGE);
+		if (send_all(writer->fd, frame, sizeof(frame), LONG_NS, -1))
+			break;
+	}
+	return NULL;
+}
+
+/* Rule 6: whatever the source still sends, after the fence memory stays as it is. */
+static void test_nothing_is_written_after_the_fence(void **unused)
+{
+	(void)unused;
+	for (unsigned round = 0; round < 20; round++) {
+		unsigned char before[PAGE];
+		struct writer writer = { 0 };
+		struct pair pair;
+		pthread_t thread;
+
+		pair_listen(&pair, 1);
+		accept_begin(&pair);
+		writer.fd = join_raw(&pair, 0);
+		assert_int_equal(accept_end(&pair), 0);
+		assert_int_equal(pthread_create(&thread, NULL, writer_thread, &writer), 0);
+		usleep(round * 500);
+		assert_int_equal(tcp()->fence(pair.destination.endpoint, NULL), 0);
+		memcpy(before, pair.destination.slices[2].hva, PAGE);
+		usleep(5000);
+		assert_memory_equal(pair.destination.slices[2].hva, before, PAGE);
+		memset(pair.destination.slices[2].hva, 0, PAGE);
+		usleep(5000);
+		assert_memory_untouched(&pair);
+		writer.stop = 1;
+		pthread_join(thread, NULL);
+		close(writer.fd);
+		pair_fini(&pair);
+	}
+}
+
+static void test_the_source_dies(void **unused)
+{
+	struct ramlift_error error = { 0 };
+	struct pair pair;
+	int fd;
+
+	(void)unused;
+	pair_listen(&pair, 1);
+	accept_begin(&pair);
+	fd = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), 0);
+	send_header(fd, 2, PAGE, 0); /* in the middle of a write */
+	assert_int_equal(send_all(fd, "abc", 3, LONG_NS, -1), 0);
+	close(fd);
+	assert_int_equal(await_tokens(&pair, TOKEN, &error), -ECONNRESET);
+	assert_non_null(strstr(error.text, "lane 0"));
+	pair_fini(&pair);
+}
+
+static int post_until_it_fails(struct pair *pair, struct ramlift_error *error)
+{
+	struct transport_write write = { 1, WRITE_MAX, 0 };
+	uint64_t end_ns = LONG_NS;
+	int ret = 0;
+
+	while (!ret && clock_now_ns() < end_ns)
+		ret = tcp()->post(pair->source.endpoint, 0, &write, 1, error);
+	return ret;
+}
+
+static void test_the_destination_dies(void **unused)
+{
+	struct ramlift_error error = { 0 };
+	struct pair pair;
+	int ret;
+
+	(void)unused;
+	pair_init(&pair, 1);
+	tcp()->close(pair.destination.endpoint);
+	pair.destination.endpoint = NULL;
+	ret = post_until_it_fails(&pair, &error);
+	assert_true(ret == -EPIPE || ret == -ECONNRESET);
+	assert_int_equal(error.code, ret);
+	assert_true(tcp()->token(pair.source.endpoint, 0, TOKEN, &error) < 0);
+	pair_fini(&pair);
+}
+
+/* A destination that has joined the lane and then reads nothing. */
+static void listen_deaf(struct pair *pair, int *listener)
+{
+	pair_listen(pair, 1);
+	tcp()->close(pair->destination.endpoint);
+	pair->destination.endpoint = NULL;
+	address_set_port(&pair->address, 0);
+	assert_int_equal(address_listen(&pair->address, listener, NULL), 0);
+	assert_int_equal(address_of_socket(*listener, &pair->address), 0);
+}
+
+static void *welcome_thread(void *argument)
+{
+	int *fds = argument; /* listener, connection */
+	struct hello hello;
+
+	if (wait_for_fd(fds[0], POLLIN, LONG_NS, -1))
+		return NULL;
+	fds[1] = accept4(fds[0], NULL, NULL, SOCK_NONBLOCK);
+	if (!receive_all(fds[1], &hello, sizeof(hello), LONG_NS, -1))
+		send_all(fds[1], "\1", 1, LONG_NS, -1);
+	return NULL;
+}
+
+static void connect_deaf(struct pair *pair, int fds[2])
+{
+	pthread_t thread;
+
+	listen_deaf(pair, &fds[0]);
+	assert_int_equal(pthread_create(&thread, NULL, welcome_thread, fds), 0);
+	connect_source(pair);
+	pthread_join(thread, NULL);
+}
+
+static void test_a_peer_that_does_not_read(void **unused)
+{
+	struct ramlift_error error = { 0 };
+	struct pair pair;
+	pthread_t thread;
+	int fds[2];
+
+	(void)unused;
+	listen_deaf(&pair, &fds[0]);
+	pair.source.params.io_timeout_ns = 200 * NS_PER_MS;
+	assert_int_equal(pthread_create(&thread, NULL, welcome_thread, fds), 0);
+	connect_source(&pair);
+	pthread_join(thread, NULL);
+	assert_int_equal(post_until_it_fails(&pair, &error), -ETIMEDOUT);
+	assert_non_null(strstr(error.text, "200 ms"));
+	close(fds[0]);
+	close(fds[1]);
+	pair_fini(&pair);
+}
+
+static void test_abort_ends_a_post_that_blocks(void **unused)
+{
+	struct ramlift_error error = { 0 };
+	struct pair pair;
+	pthread_t thread;
+	int fds[2];
+
+	(void)unused;
+	connect_deaf(&pair, fds);
+	assert_int_equal(pthread_create(&thread, NULL, abort_soon, pair.source.endpoint), 0);
+	assert_int_equal(post_until_it_fails(&pair, &error), -ECANCELED);
+	pthread_join(thread, NULL);
+	/* And later ones. */
+	assert_int_equal(tcp()->token(pair.source.endpoint, 0, TOKEN, &error), -ECANCELED);
+	close(fds[0]);
+	close(fds[1]);
+	pair_fini(&pair);
+}
+
+static void test_abort_ends_waiting_for_tokens(void **unused)
+{
+	struct pair pair;
+	pthread_t thread;
+	int ret;
+
+	(void)unused;
+	pair_init(&pair, 2);
+	assert_int_equal(pthread_create(&thread, NULL, abort_soon, pair.destination.endpoint), 0);
+	/* The lanes break by it, and which of the two is seen first is open. */
+	ret = await_tokens(&pair, TOKEN, NULL);
+	assert_true(ret == -ECANCELED || ret == -ECONNRESET);
+	pthread_join(thread, NULL);
+	assert_true(await_tokens(&pair, TOKEN, NULL) < 0);
+	pair_fini(&pair);
+}
+
+static void test_close_in_any_state(void **unused)
+{
+	struct pair pair;
+
+	(void)unused;
+	tcp()->close(NULL);
+	pair_listen(&pair, 3);
+	pair_fini(&pair);
+	pair_init(&pair, 3);
+	pair_fini(&pair);
+	pair_init(&pair, 3);
+	assert_int_equal(tcp()->fence(pair.destination.endpoint, NULL), 0);
+	assert_int_equal(tcp()->fence(pair.destination.endpoint, NULL), 0);
+	tcp()->abort(pair.destination.endpoint);
+	pair_fini(&pair);
+	pair_init(&pair, 3);
+	tcp()->abort(pair.source.endpoint);
+	tcp()->abort(pair.source.endpoint);
+	pair_fini(&pair);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_data_arrives),
+		cmocka_unit_test(test_the_largest_write),
+		cmocka_unit_test(test_writes_of_a_lane_keep_their_order),
+		cmocka_unit_test(test_tokens),
+		cmocka_unit_test(test_strangers_are_turned_away),
+		cmocka_unit_test(test_a_lane_joins_once),
+		cmocka_unit_test(test_accept_ends),
+		cmocka_unit_test(test_accept_ends_among_strangers),
+		cmocka_unit_test(test_waits_are_interrupted),
+		cmocka_unit_test(test_nobody_admits_the_source),
+		cmocka_unit_test(test_no_write_leaves_its_slice),
+		cmocka_unit_test(test_writes_up_to_the_border),
+		cmocka_unit_test(test_nothing_is_written_after_the_fence),
+		cmocka_unit_test(test_the_source_dies),
+		cmocka_unit_test(test_the_destination_dies),
+		cmocka_unit_test(test_a_peer_that_does_not_read),
+		cmocka_unit_test(test_abort_ends_a_post_that_blocks),
+		cmocka_unit_test(test_abort_ends_waiting_for_tokens),
+		cmocka_unit_test(test_close_in_any_state),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

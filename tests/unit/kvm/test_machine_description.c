@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The machine's description, and the comparison of CPUs: pure, so without a machine. */
+#include "unit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kvm/vmm/machine_description.h"
+#include "kvm/vmm/machine_memory.h"
+
+static void make(struct machine_description *description)
+{
+	memset(description, 0, sizeof(*description));
+	machine_config_init(&description->config);
+	description->config.n_vcpus = 5;
+	description->config.memory_bytes = 5ull << 30;
+	description->config.dirty_mode = MACHINE_DIRTY_LOG;
+	description->config.workload.pattern = WORKLOAD_SKEWED;
+	description->tsc_khz = 2400000;
+	description->cpuid.n = 3;
+	for (unsigned i = 0; i < 3; i++)
+		description->cpuid.entries[i] = (struct kvm_cpuid_entry2){
+			.function = i,
+			.index = 1,
+			.flags = 1,
+			.eax = 10 + i,
+			.edx = 0xffffffff,
+		};
+}
+
+static void test_round_trip(void **state)
+{
+	struct machine_description before, after;
+	void *bytes;
+	size_t n;
+
+	(void)state;
+	make(&before);
+	assert_int_equal(machine_description_encode(&before, &bytes, &n), 0);
+	assert_int_equal(machine_description_decode(bytes, n, &after, NULL), 0);
+	assert_int_equal(after.config.memory_bytes, before.config.memory_bytes);
+	assert_int_equal(after.config.page_size_bytes, before.config.page_size_bytes);
+	assert_int_equal(after.config.n_vcpus, 5);
+	assert_int_equal(after.config.dirty_mode, MACHINE_DIRTY_LOG);
+	assert_int_equal(after.config.dirty_ring_entries, before.config.dirty_ring_entries);
+	assert_int_equal(after.config.workload.hot_bytes, before.config.workload.hot_bytes);
+	assert_int_equal(after.config.workload.pages_per_second, 1000);
+	assert_int_equal(after.config.workload.pattern, WORKLOAD_SKEWED);
+	assert_int_equal(after.config.workload.fill_percent, 75);
+	assert_int_equal(after.tsc_khz, 2400000);
+	assert_int_equal(after.cpuid.n, 3);
+	assert_int_equal(after.cpuid.entries[2].eax, 12);
+	assert_int_equal(after.cpuid.entries[2].edx, 0xffffffff);
+	free(bytes);
+}
+
+static void test_damaged(void **state)
+{
+	struct machine_description made;
+	uint8_t *bytes;
+	void *encoded;
+	size_t n;
+
+	(void)state;
+	make(&made);
+	assert_int_equal(machine_description_encode(&made, &encoded, &n), 0);
+	bytes = encoded;
+	for (size_t length = 0; length < n; length++) {
+		void *copy = malloc(length ? length : 1); /* exact, for the sanitizer */
+
+		memcpy(copy, bytes, length);
+		assert_int_equal(machine_description_decode(copy, length, &made, NULL), -EINVAL);
+		free(copy);
+	}
+	for (size_t at = 0; at < n; at++) {
+		for (unsigned bit = 0; bit < 8; bit++) {
+			int ret;
+
+			bytes[at] ^= 1u << bit;
+			ret = machine_description_decode(bytes, n, &made, NULL);
+			assert_true(ret == 0 || ret == -EINVAL);
+			if (!ret) {
+				assert_true(made.config.workload.pattern <= WORKLOAD_SKEWED);
+				assert_true(made.cpuid.n <= MACHINE_MAX_CPUID);
+			}
+			bytes[at] ^= 1u << bit;
+		}
+	}
+	free(encoded);
+}
+
+static void test_cpu_features(void **state)
+{
+	struct machine_cpuid host = { .n = 2 }, guest = { .n = 2 };
+	struct ramlift_error error;
+
+	(void)state;
+	host.entries[0] = (struct kvm_cpuid_entry2){ .function = 1, .ecx = 0xff0 };
+	host.entries[1] = (struct kvm_cpuid_entry2){ .function = 7, .flags = 1, .ebx = 0x5 };
+	guest = host;
+	assert_int_equal(machine_cpuid_check(&guest, &host, &error), 0);
+	guest.entries[0].ecx = 0x0f0;
+	guest.entries[1].ebx = 0x1;
+	assert_int_equal(machine_cpuid_check(&guest, &host, &error), 0);
+	guest.entries[1].ebx = 0x3;
+	assert_int_equal(machine_cpuid_check(&guest, &host, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "CPUID 0x7.0 EBX, bits 0x2"));
+	guest.entries[1].ebx = 0x1;
+	guest.entries[1].index = 1; /* a leaf that the host does not have */
+	guest.entries[1].eax = 0x10;
+	assert_int_equal(machine_cpuid_check(&guest, &host, &error), -EINVAL);
+	guest.n = 0;
+	assert_int_equal(machine_cpuid_check(&guest, &host, &error), 0);
+}
+
+static void test_memory_plan(void **state)
+{
+	struct ramlift_region regions[MACHINE_MAX_REGIONS];
+
+	(void)state;
+	assert_int_equal(machine_memory_plan(3ull << 30, 4096, regions), 1);
+	assert_int_equal(regions[0].size_bytes, 3ull << 30);
+	assert_int_equal(machine_memory_plan(64ull << 30, 1 << 30, regions), 2);
+	assert_int_equal(regions[0].size_bytes, 3ull << 30);
+	assert_int_equal(regions[1].gpa, 4ull << 30);
+	assert_int_equal(regions[1].size_bytes, 61ull << 30);
+	assert_int_equal(regions[1].memfd_offset, 3ull << 30);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_cpu_features),
+		cmocka_unit_test(test_memory_plan),
+	};
+
+	return cmocka_run_group_tests_name("machine_description", tests, NULL, NULL);
+}

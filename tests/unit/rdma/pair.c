@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pair.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "fake.h"
+
+const struct ramlift_transport *transport;
+
+uint64_t pair_within_ms(uint64_t ms)
+{
+	return clock_now_ns() + ms * NS_PER_MS;
+}
+
+struct sockaddr *pair_address(uint16_t port)
+{
+	static _Thread_local struct sockaddr_in address;
+
+	address.sin_family = AF_INET;
+	address.sin_addr.s_addr = inet_addr(FAKE_ADDRESS);
+	address.sin_port = htons(port);
+	return (struct sockaddr *)&address;
+}
+
+void pair_init(struct pair *pair, unsigned n_lanes)
+{
+	size_t bytes = PAIR_SLICES * PAIR_SLICE_BYTES;
+
+	transport = ramlift_transport_rdma();
+	fake_reset();
+	memset(pair, 0, sizeof(*pair));
+	pair->n_lanes = n_lanes;
+	pair->io_timeout_ns = 2 * NS_PER_S;
+	pair->interrupt_fd = -1;
+	memset(pair->session_id, 0x5a, sizeof(pair->session_id));
+	pair->source_ram = malloc(bytes);
+	pair->destination_ram = calloc(1, bytes);
+	for (size_t i = 0; i < bytes; i++)
+		pair->source_ram[i] = (uint8_t)random();
+	for (unsigned i = 0; i < PAIR_SLICES; i++) {
+		pair->source_slices[i] = (struct slice){
+			.hva = pair->source_ram + (size_t)i * PAIR_SLICE_BYTES,
+			.size_bytes = PAIR_SLICE_BYTES,
+		};
+		pair->destination_slices[i] = (struct slice){
+			.hva = pair->destination_ram + (size_t)i * PAIR_SLICE_BYTES,
+			.size_bytes = PAIR_SLICE_BYTES,
+		};
+	}
+}
+
+void pair_fini(struct pair *pair)
+{
+	fake_hold_completions(false);
+	transport->close(pair->source);
+	transport->close(pair->destination);
+	free(pair->source_ram);
+	free(pair->destination_ram);
+	assert_int_equal(fake_live(), 0);
+}
+
+struct transport_params pair_params(const struct pair *pair, const struct slice *slices)
+{
+	struct transport_params params = {
+		.n_lanes = pair->n_lanes,
+		.slices = slices,
+		.n_slices = PAIR_SLICES,
+		.interrupt_fd = slices == pair->source_slices ? pair->interrupt_fd : -1,
+		.io_timeout_ns = pair->io_timeout_ns,
+	};
+
+	memcpy(params.session_id, pair->session_id, SESSION_ID_BYTES);
+	return params;
+}
+
+void pair_listen(struct pair *pair)
+{
+	struct transport_params params = pair_params(pair, pair->destination_slices);
+
+	assert_int_equal(transport->listen(&params, pair_address(1), &pair->destination,
+					   &pair->port, &pair->destination_error),
+			 0);
+	for (unsigned i = 0; i < PAIR_SLICES; i++)
+		assert_int_equal(transport->register_slice(pair->destination, i, &pair->keys[i],
+							   &pair->destination_error),
+				 0);
+}
+
+static void *accept_lanes(void *argument)
+{
+	struct pair *pair = argument;
+
+	pair->accept_ret = transport->accept(pair->destination, pair_within_ms(5000),
+					     &pair->destination_error);
+	return NULL;
+}
+
+void pair_start_accept(struct pair *pair)
+{
+	assert_int_equal(pthread_create(&pair->acceptor, NULL, accept_lanes, pair), 0);
+}
+
+void pair_finish_accept(struct pair *pair)
+{
+	pthread_join(pair->acceptor, NULL);
+	assert_int_equal(pair->accept_ret, 0);
+}
+
+void pair_connect(struct pair *pair)
+{
+	struct transport_params params = pair_params(pair, pair->source_slices);
+
+	assert_int_equal(transport->connect(&params, pair_address(pair->port), pair_within_ms(5000),
+					    &pair->source, &pair->source_error),
+			 0);
+	for (unsigned i = 0; i < PAIR_SLICES; i++) {
+		assert_int_equal(
+			transport->register_slice(pair->source, i, NULL, &pair->source_error), 0);
+		transport->set_peer_key(pair->source, i, &pair->keys[i]);
+	}
+}
+
+void pair_open(struct pair *pair)
+{
+	pair_listen(pair);
+	pair_start_accept(pair);
+	pair_connect(pair);
+	pair_finish_accept(pair);
+}
+
+int pair_send_all(struct pair *pair, uint32_t length_bytes)
+{
+	struct transport_write writes[TRANSPORT_MAX_BATCH];
+	unsigned n = 0, lane = 0;
+	int ret = 0;
+
+	for (unsigned slice = 0; slice < PAIR_SLICES; slice++) {
+		for (uint64_t offset = 0; offset < PAIR_SLICE_BYTES && !ret;
+		     offset += length_bytes) {
+			writes[n++] = (struct transport_write){
+				.slice = slice,
+				.length_bytes = length_bytes,
+				.offset_bytes = offset,
+			};
+			if (n < TRANSPORT_MAX_BATCH && offset + length_bytes < PAIR_SLICE_BYTES)
+				continue;
+			ret = transport->post(pair->source, lane, writes, n, &pair->source_error);
+			lane = (lane + 1) % pair->n_lanes;
+			n = 0;
+		}
+	}
+	return ret;
+}
+
+int pair_send_tokens(struct pair *pair, uint64_t token)
+{
+	int ret = 0;
+
+	for (unsigned lane = 0; lane < pair->n_lanes && !ret; lane++)
+		ret = transport->token(pair->source, lane, token, &pair->source_error);
+	return ret;
+}

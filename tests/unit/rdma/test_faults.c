@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happens when something does not work: full queues, dead peers, broken devices, every call.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "fake.h"
+#include "pair.h"
+#include "rdma/lane.h"
+
+struct poster {
+	struct pair *pair;
+	pthread_t thread;
+	unsigned batches;
+	int ret;
+};
+
+static void *post_batches(void *argument)
+{
+	struct transport_write writes[TRANSPORT_MAX_BATCH];
+	struct poster *poster = argument;
+	struct pair *pair = poster->pair;
+
+	for (unsigned i = 0; i < TRANSPORT_MAX_BATCH; i++)
+		writes[i] = (struct transport_write){ .length_bytes = 4096,
+						      .offset_bytes = i * 4096ull };
+	for (unsigned i = 0; i < poster->batches && !poster->ret; i++)
+		poster->ret = transport->post(pair->source, 0, writes, TRANSPORT_MAX_BATCH,
+					      &pair->source_error);
+	return NULL;
+}
+
+/* A thread that posts more than the queue holds, and stands still. */
+static void start_blocked_poster(struct poster *poster, struct pair *pair)
+{
+	*poster = (struct poster){ .pair = pair, .batches = 20 };
+	fake_hold_completions(true);
+	assert_int_equal(pthread_create(&poster->thread, NULL, post_batches, poster), 0);
+	while (fake_fullest_queue() < LANE_SEND_DEPTH)
+		clock_sleep_until(pair_within_ms(1));
+	clock_sleep_until(pair_within_ms(20));
+	assert_int_equal(fake_fullest_queue(), LANE_SEND_DEPTH);
+}
+
+static void test_full_queue_blocks(void **state)
+{
+	struct poster poster;
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 1);
+	pair_open(&pair);
+	start_blocked_poster(&poster, &pair);
+	fake_hold_completions(false);
+	pthread_join(poster.thread, NULL);
+	assert_int_equal(poster.ret, 0);
+	assert_int_equal(transport->drain(pair.source, 0, &pair.source_error), 0);
+	assert_memory_equal(pair.source_ram, pair.destination_ram, TRANSPORT_MAX_BATCH * 4096);
+	pair_fini(&pair);
+}
+
+static void test_no_completion(void **state)
+{
+	struct poster poster;
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 1);
+	pair.io_timeout_ns = 50 * NS_PER_MS;
+	pair_open(&pair);
+	start_blocked_poster(&poster, &pair);
+	pthread_join(poster.thread, NULL);
+	assert_int_equal(poster.ret, -ETIMEDOUT);
+	assert_non_null(strstr(pair.source_error.text, "lane 0: no completion for 0.05 s"));
+	pair_fini(&pair);
+}
+
+static void test_abort(void **state)
+{
+	struct transport_write write = { .length_bytes = 4096 };
+	struct poster poster;
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 1);
+	pair_open(&pair);
+	start_blocked_poster(&poster, &pair);
+	transport->abort(pair.source);
+	pthread_join(poster.thread, NULL);
+	assert_int_equal(poster.ret, -ECANCELED);
+	assert_int_equal(transport->post(pair.source, 0, &write, 1, NULL), -ECANCELED);
+	assert_int_equal(transport->drain(pair.source, 0, NULL), -ECANCELED);
+	assert_int_equal(transport->token(pair.source, 0, 1, NULL), -ECANCELED);
+	transport->abort(pair.destination);
+	assert_int_equal(transport->await_tokens(pair.destination, 1, pair_within_ms(5000), NULL),
+			 -ECANCELED);
+	pair_fini(&pair);
+}
+
+static void test_interrupt(void **state)
+{
+	struct poster poster;
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 1);
+	pair.interrupt_fd = eventfd(0, EFD_CLOEXEC);
+	pair_open(&pair);
+	start_blocked_poster(&poster, &pair);
+	eventfd_write(pair.interrupt_fd, 1);
+	pthread_join(poster.thread, NULL);
+	assert_int_equal(poster.ret, -ECANCELED);
+	close(pair.interrupt_fd);
+	pair_fini(&pair);
+}
+
+static void test_abort_ends_accept(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 1);
+	pair_listen(&pair);
+	pair_start_accept(&pair);
+	transport->abort(pair.destination);
+	pthread_join(pair.acceptor, NULL);
+	assert_int_equal(pair.accept_ret, -ECANCELED);
+	pair_fini(&pair);
+}
+
+static void test_error_completion(void **state)
+{
+	struct transport_write write = { .slice = 1, .length_bytes = 4096 };
+	struct ramlift_error again = { 0 };
+	struct slice_key wrong;
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	wrong = pair.keys[1];
+	wrong.key ^= 1;
+	transport->set_peer_key(pair.source, 1, &wrong);
+	assert_int_equal(transport->post(pair.source, 1, &write, 1, &pair.source_error), 0);
+	assert_int_equal(transport->drain(pair.source, 1, &pair.source_error), -EIO);
+	assert_non_null(strstr(pair.source_error.text, "lane 1: remote access error"));
+	assert_int_equal(pair.destination_ram[PAIR_SLICE_BYTES], 0);
+	/* The lane stays broken, the other one works. */
+	transport->set_peer_key(pair.source, 1, &pair.keys[1]);
+	assert_int_equal(transport->post(pair.source, 1, &write, 1, &again), -EIO);
+	assert_string_equal(again.text, pair.source_error.text);
+	assert_int_equal(transport->post(pair.source, 0, &write, 1, NULL), 0);
+	assert_int_equal(transport->drain(pair.source, 0, NULL), 0);
+	pair_fini(&pair);
+}
+
+static void test_peer_goes(void **state)
+{
+	struct transport_write write = { .length_bytes = 4096 };
+	struct pair pair;
+	int ret = 0;
+
+	(void)state;
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	transport->close(pair.source);
+	pair.source = NULL;
+	assert_int_equal(transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000),
+						 &pair.destination_error),
+			 -EIO);
+	assert_non_null(strstr(pair.destination_error.text, "closed the connection"));
+	assert_int_equal(transport->fence(pair.destination, NULL), 0);
+	pair_fini(&pair);
+
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	transport->close(pair.destination);
+	pair.destination = NULL;
+	for (unsigned i = 0; i < 1000 && !ret; i++) {
+		ret = transport->post(pair.source, 0, &write, 1, &pair.source_error);
+		clock_sleep_until(pair_within_ms(1));
+	}
+	assert_true(ret == -EIO || ret == -ETIMEDOUT);
+	pair_fini(&pair);
+}
+
+static void test_port_down(void **state)
+{
+	struct poster poster;
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 1);
+	pair_open(&pair);
+	start_blocked_poster(&poster, &pair);
+	fake_async_event(IBV_EVENT_PORT_ERR, 2); /* not the lanes' port */
+	clock_sleep_until(pair_within_ms(20));
+	assert_int_equal(pthread_tryjoin_np(poster.thread, NULL), EBUSY);
+	/* Both sides share the device here, and one of them takes each event: until it is ours. */
+	while (pthread_tryjoin_np(poster.thread, NULL)) {
+		fake_async_event(IBV_EVENT_PORT_ERR, 1);
+		clock_sleep_until(pair_within_ms(5));
+	}
+	assert_int_equal(poster.ret, -EIO);
+	assert_non_null(strstr(pair.source_error.text, "RDMA device fake0: port error"));
+	pair_fini(&pair);
+}
+
+/*
+ * Every call that can fail does so once, on whatever side it happens to be; nobody waits longer
+ * than told, nothing is left behind.
+ */
+struct session {
+	struct pair pair;
+	pthread_mutex_t lock;
+	bool over; /* a side has given up */
+};
+
+static void give_up(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	session->over = true;
+	eventfd_write(session->pair.interrupt_fd, 1); /* the source may still be connecting */
+	if (session->pair.source)
+		transport->abort(session->pair.source);
+	if (session->pair.destination)
+		transport->abort(session->pair.destination);
+	pthread_mutex_unlock(&session->lock);
+}
+
+/* Make an endpoint known to give_up(). */
+static int publish(struct session *session, struct endpoint **slot, struct endpoint *endpoint)
+{
+	pthread_mutex_lock(&session->lock);
+	*slot = endpoint;
+	if (session->over)
+		transport->abort(endpoint);
+	pthread_mutex_unlock(&session->lock);
+	return 0;
+}
+
+static void *run_destination(void *argument)
+{
+	struct session *session = argument;
+	struct pair *pair = &session->pair;
+	struct ramlift_error *error = &pair->destination_error;
+	int ret = transport->accept(pair->destination, pair_within_ms(1000), error);
+
+	if (!ret)
+		ret = transport->await_tokens(pair->destination, PAIR_TOKEN, pair_within_ms(1000),
+					      error);
+	if (!ret)
+		ret = transport->fence(pair->destination, error);
+	if (ret)
+		give_up(session);
+	pair->accept_ret = ret;
+	return NULL;
+}
+
+static int run_source(struct session *session)
+{
+	struct pair *pair = &session->pair;
+	struct transport_params params = pair_params(pair, pair->source_slices);
+	struct endpoint *endpoint;
+	int ret;
+
+	ret = transport->connect(&params, pair_address(pair->port), pair_within_ms(1000), &endpoint,
+				 &pair->source_error);
+	if (!ret)
+		ret = publish(session, &pair->source, endpoint);
+	for (unsigned i = 0; i < PAIR_SLICES && !ret; i++) {
+		ret = transport->register_slice(pair->source, i, NULL, &pair->source_error);
+		transport->set_peer_key(pair->source, i, &pair->keys[i]);
+	}
+	if (!ret)
+		ret = pair_send_all(pair, 4096);
+	if (!ret)
+		ret = pair_send_tokens(pair, PAIR_TOKEN);
+	if (ret)
+		give_up(session);
+	return ret;
+}
+
+static int run_session(struct session *session)
+{
+	struct pair *pair = &session->pair;
+	struct transport_params params = pair_params(pair, pair->destination_slices);
+	int ret;
+
+	ret = transport->listen(&params, pair_address(1), &pair->destination, &pair->port,
+				&pair->destination_error);
+	for (unsigned i = 0; i < PAIR_SLICES && !ret; i++)
+		ret = transport->register_slice(pair->destination, i, &pair->keys[i],
+						&pair->destination_error);
+	if (ret)
+		return ret;
+	assert_int_equal(pthread_create(&pair->acceptor, NULL, run_destination, session), 0);
+	ret = run_source(session);
+	pthread_join(pair->acceptor, NULL);
+	return ret ? ret : pair->accept_ret;
+}
+
+static void test_every_call_fails_once(void **state)
+{
+	unsigned nth = 0;
+	bool failed;
+
+	(void)state;
+	do {
+		struct session session = { .lock = PTHREAD_MUTEX_INITIALIZER };
+		int ret;
+
+		pair_init(&session.pair, 2);
+		session.pair.io_timeout_ns = NS_PER_S;
+		session.pair.interrupt_fd = eventfd(0, EFD_CLOEXEC);
+		fake_fail_call(++nth);
+		ret = run_session(&session);
+		failed = fake_has_failed();
+		/* Some failures are survived, such as a completion event that cannot be read. */
+		if (!failed)
+			assert_int_equal(ret, 0);
+		if (ret)
+			assert_true(session.pair.source_error.code ||
+				    session.pair.destination_error.code);
+		if (!ret)
+			assert_memory_equal(session.pair.source_ram, session.pair.destination_ram,
+					    PAIR_SLICES * PAIR_SLICE_BYTES);
+		fake_fail_call(0);
+		close(session.pair.interrupt_fd);
+		pair_fini(&session.pair);
+	} while (failed);
+	print_message("%u calls can fail\n", nth - 1);
+	assert_true(nth > 50);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_full_queue_blocks),
+		cmocka_unit_test(test_no_completion),
+		cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_interrupt),
+		cmocka_unit_test(test_abort_ends_accept),
+		cmocka_unit_test(test_error_completion),
+		cmocka_unit_test(test_peer_goes),
+		cmocka_unit_test(test_port_down),
+		cmocka_unit_test(test_every_call_fails_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
