@@ -41,6 +41,7 @@ struct channel {
 	unsigned n_queued;
 	uint64_t queued_bytes;
 	bool failed, closing;
+	bool woken; /* channel_receive() is to return though nothing came */
 	struct ramlift_error error;
 };
 
@@ -318,12 +319,20 @@ static struct message *dequeue(struct channel *channel)
 	return message;
 }
 
+void channel_wake(struct channel *channel)
+{
+	pthread_mutex_lock(&channel->lock);
+	channel->woken = true;
+	pthread_mutex_unlock(&channel->lock);
+	signal_fd(channel->ready_fd);
+}
+
 int channel_receive(struct channel *channel, uint64_t deadline_ns, int interrupt_fd,
 		    struct message **result, struct ramlift_error *error)
 {
 	for (;;) {
 		struct message *message = dequeue(channel);
-		bool failed;
+		bool failed, woken;
 		int ret;
 
 		if (message) {
@@ -335,9 +344,13 @@ int channel_receive(struct channel *channel, uint64_t deadline_ns, int interrupt
 		if (failed && error)
 			*error = channel->error;
 		ret = channel->error.code;
+		woken = channel->woken;
+		channel->woken = false;
 		pthread_mutex_unlock(&channel->lock);
 		if (failed)
 			return ret;
+		if (woken)
+			return -ETIMEDOUT;
 		ret = wait_for_fd(channel->ready_fd, POLLIN, deadline_ns, interrupt_fd);
 		if (ret)
 			return ret;

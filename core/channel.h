@@ -47,6 +47,9 @@ int channel_send_owned(struct channel *channel, enum message_type type, void *pa
 int channel_receive(struct channel *channel, uint64_t deadline_ns, int interrupt_fd,
 		    struct message **message, struct ramlift_error *error);
 
+/* Let channel_receive() return -ETIMEDOUT now, or at its next call. Any thread. */
+void channel_wake(struct channel *channel);
+
 /* This side's address of the connection. */
 int channel_local_address(struct channel *channel, struct address *address);
 

@@ -31,15 +31,18 @@ void dirty_bitmap_fini(struct dirty_bitmap *bitmap);
 /* Number of bits set; exact only while nobody changes them. Work is proportional to what is set. */
 uint64_t dirty_bitmap_count(const struct dirty_bitmap *bitmap);
 
-static inline void dirty_bitmap_set(struct dirty_bitmap *bitmap, uint64_t word, uint64_t bits)
+/* Returns those of the bits that were not set before. */
+static inline uint64_t dirty_bitmap_set(struct dirty_bitmap *bitmap, uint64_t word, uint64_t bits)
 {
 	uint64_t flag = 1ull << (word % 64);
+	uint64_t before;
 
 	if (!bits)
-		return;
-	atomic_fetch_or(&bitmap->words[word], bits);
+		return 0;
+	before = atomic_fetch_or(&bitmap->words[word], bits);
 	if (!(atomic_load(&bitmap->summary[word / 64]) & flag))
 		atomic_fetch_or(&bitmap->summary[word / 64], flag);
+	return bits & ~before;
 }
 
 /* Claim those of the 64 words behind a summary word that mask allows: the result names the ones to

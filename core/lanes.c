@@ -17,7 +17,6 @@ struct lane {
 	struct lanes *lanes;
 	unsigned index;
 	pthread_t thread;
-	bool first_sweep; /* nothing of this lane's stripes has been sent before */
 	struct transport_write batch[TRANSPORT_MAX_BATCH];
 	unsigned n_batch;
 	uint64_t batch_bytes;
@@ -33,6 +32,7 @@ struct lanes {
 	struct lanes_config config;
 	uint64_t every_nth;	      /* bit b: b is a multiple of n_lanes */
 	_Atomic uint8_t *slice_ready; /* enum slice_side of each slice, or-ed */
+	uint64_t *seen; /* with skip_zeros: pages that a lane has looked at, a word a stripe */
 	_Atomic int state;
 	_Atomic uint64_t pace_ns; /* when the next batch may go, with a bandwidth limit */
 	uint64_t token;
@@ -131,11 +131,17 @@ static int await_slice(struct lane *lane, unsigned slice)
 	return stopping(lanes) ? -ECANCELED : 0;
 }
 
-/* Strike the pages of zeros from bits: the destination's fresh memory holds them already. */
-static uint64_t without_zeros(struct lane *lane, const char *hva, uint64_t bits)
+/*
+ * Strike those pages of zeros from bits that have never been sent: the destination's fresh memory
+ * holds them already. The stripe's word of `seen` is this lane's alone, as the stripe is.
+ */
+static uint64_t without_zeros(struct lane *lane, uint64_t stripe, const char *hva, uint64_t bits)
 {
-	uint64_t candidates = bits;
+	uint64_t *seen = &lane->lanes->seen[stripe];
+	uint64_t candidates = bits & ~*seen;
 	unsigned n = 0;
+
+	*seen |= bits;
 
 	for (unsigned page; bit_next(&candidates, &page);) {
 		if (page_is_zero(hva + (uint64_t)page * RAMLIFT_PAGE_BYTES)) {
@@ -160,8 +166,8 @@ static int send_stripe(struct lane *lane, uint64_t stripe, uint64_t bits)
 	ret = await_slice(lane, place.slice);
 	if (ret)
 		return ret;
-	if (lane->first_sweep && lanes->config.skip_zeros)
-		bits = without_zeros(lane, place.hva, bits);
+	if (lanes->seen)
+		bits = without_zeros(lane, stripe, place.hva, bits);
 	atomic_fetch_add(&lane->held_bytes,
 			 (uint64_t)__builtin_popcountll(bits) * RAMLIFT_PAGE_BYTES);
 	while (dirty_run_next(&bits, &first, &n)) {
@@ -212,7 +218,6 @@ static int sweep_set(struct lane *lane, bool *found)
 	int ret;
 
 	ret = sweep(lane, &set->quiet, found);
-	lane->first_sweep = false;
 	if (!ret && !*found)
 		ret = sweep(lane, &set->recent, found);
 	if (*found)
@@ -298,13 +303,28 @@ static int start_threads(struct lanes *lanes)
 
 		lane->lanes = lanes;
 		lane->index = i;
-		lane->first_sweep = true;
 		ret = pthread_create(&lane->thread, NULL, lane_thread, lane);
 		if (ret)
 			return -ret;
 		lanes->n_started++;
 	}
 	return 0;
+}
+
+static int allocate_tables(struct lanes *lanes)
+{
+	const struct ram *ram = lanes->config.ram;
+
+	lanes->slice_ready = calloc(ram->n_slices, sizeof(*lanes->slice_ready));
+	if (!lanes->slice_ready)
+		return -ENOMEM;
+	if (!lanes->config.skip_zeros)
+		return 0;
+	lanes->seen = calloc(ram->n_stripes, sizeof(*lanes->seen));
+	if (lanes->seen)
+		return 0;
+	free(lanes->slice_ready);
+	return -ENOMEM;
 }
 
 int lanes_start(const struct lanes_config *config, struct lanes **result,
@@ -317,10 +337,11 @@ int lanes_start(const struct lanes_config *config, struct lanes **result,
 	if (!lanes)
 		return error_set(error, -ENOMEM, "no memory for %u lanes", config->n_lanes);
 	lanes->config = *config;
-	lanes->slice_ready = calloc(config->ram->n_slices, sizeof(*lanes->slice_ready));
-	if (!lanes->slice_ready) {
+	ret = allocate_tables(lanes);
+	if (ret) {
 		free(lanes);
-		return error_set(error, -ENOMEM, "no memory for %u slices", config->ram->n_slices);
+		return error_set(error, ret, "no memory for the lanes' tables of %u slices",
+				 config->ram->n_slices);
 	}
 	for (unsigned i = 0; i < 64; i += config->n_lanes)
 		lanes->every_nth |= 1ull << i;
@@ -430,6 +451,17 @@ uint64_t lanes_held_bytes(struct lanes *lanes)
 	return bytes;
 }
 
+uint64_t lanes_done_bytes(struct lanes *lanes)
+{
+	uint64_t in_flight = lanes_in_flight_bytes(lanes);
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < lanes->config.n_lanes; i++)
+		bytes += atomic_load(&lanes->lane[i].bytes_sent) +
+			 atomic_load(&lanes->lane[i].zero_pages) * RAMLIFT_PAGE_BYTES;
+	return bytes > in_flight ? bytes - in_flight : 0;
+}
+
 void lanes_stats(struct lanes *lanes, unsigned index, struct ramlift_lane_stats *stats)
 {
 	struct lane *lane = &lanes->lane[index];
@@ -453,6 +485,7 @@ void lanes_free(struct lanes *lanes)
 		pthread_join(lanes->lane[i].thread, NULL);
 	pthread_cond_destroy(&lanes->changed);
 	pthread_mutex_destroy(&lanes->lock);
+	free(lanes->seen);
 	free(lanes->slice_ready);
 	free(lanes);
 }

@@ -22,8 +22,8 @@ struct lanes_config {
 	const struct ramlift_transport *transport;
 	struct endpoint *endpoint;
 	unsigned n_lanes;
-	bool skip_zeros; /* the destination's memory is fresh: a page of zeros need not be sent
-			    first */
+	bool skip_zeros; /* the destination's memory is fresh: a page that is zeros when it is first
+			    looked at need not be sent */
 	uint64_t bandwidth_bytes_per_s; /* all lanes together; 0: no limit */
 };
 
@@ -61,6 +61,9 @@ uint64_t lanes_in_flight_bytes(struct lanes *lanes);
 
 /* Bytes that lanes have taken from the set and not posted yet. Any thread. */
 uint64_t lanes_held_bytes(struct lanes *lanes);
+
+/* Bytes of pages taken from the set that have arrived, or need not be sent. Any thread. */
+uint64_t lanes_done_bytes(struct lanes *lanes);
 
 /* Copy one lane's counters (not its rate). Any thread. */
 void lanes_stats(struct lanes *lanes, unsigned lane, struct ramlift_lane_stats *stats);

@@ -33,29 +33,29 @@ static const struct {
 		.name = "stream",
 		.next = TO(STOP_AND_COPY) | TO(HAND_OVER) | TO(FAILED),
 		.accepts = {
-			[SIDE_SOURCE] = MSG(SLICE_KEY) | MSG(ABORT),
-			[SIDE_DESTINATION] = MSG(FINAL) | MSG(ABORT),
+			[SIDE_SOURCE] = MSG(SLICE_KEY) | MSG(STREAM) | MSG(ABORT),
+			[SIDE_DESTINATION] = MSG(FINAL) | MSG(STREAM) | MSG(ABORT),
 		},
 	},
 	[RAMLIFT_PHASE_STOP_AND_COPY] = {
 		/* The source's own: the destination learns of it by FINAL. */
 		.name = "stop-and-copy",
 		.next = TO(HAND_OVER) | TO(FAILED),
-		.accepts = { [SIDE_SOURCE] = MSG(ABORT) },
+		.accepts = { [SIDE_SOURCE] = MSG(STREAM) | MSG(ABORT) },
 	},
 	[RAMLIFT_PHASE_HAND_OVER] = {
 		.name = "hand-over",
 		.next = TO(COMMITTED) | TO(FAILED),
 		.accepts = {
-			[SIDE_SOURCE] = MSG(PREPARED) | MSG(ABORT),
-			[SIDE_DESTINATION] = MSG(COMMIT) | MSG(ABORT),
+			[SIDE_SOURCE] = MSG(PREPARED) | MSG(STREAM) | MSG(ABORT),
+			[SIDE_DESTINATION] = MSG(COMMIT) | MSG(STREAM) | MSG(ABORT),
 		},
 	},
 	[RAMLIFT_PHASE_COMMITTED] = {
 		/* FAILED only by the destination's word that its guest has not run and never will. */
 		.name = "committed",
 		.next = TO(DONE) | TO(FAILED) | TO(IN_DOUBT),
-		.accepts = { [SIDE_SOURCE] = MSG(STARTED) | MSG(ABORT) },
+		.accepts = { [SIDE_SOURCE] = MSG(STARTED) | MSG(STREAM) | MSG(ABORT) },
 	},
 	[RAMLIFT_PHASE_DONE] = { .name = "done" },
 	[RAMLIFT_PHASE_FAILED] = { .name = "failed" },

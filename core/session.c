@@ -117,34 +117,76 @@ static int unwrap_abort(const struct session *session, const struct message *mes
 	return error_set(error, -EREMOTEIO, "the peer says: %s", abort.text);
 }
 
+static int take_piece(struct session *session, const struct message *message,
+		      struct ramlift_error *error)
+{
+	struct stream_piece piece;
+
+	if (stream_piece_decode(message->payload, message->length_bytes, &piece))
+		return error_set(error, -EPROTO, "the peer's STREAM makes no sense");
+	return session->carry(session->carrier, piece.stream, piece.bytes, piece.n_bytes, error);
+}
+
+/* Messages that mean the same in every phase that allows them; *taken: it was one of those. */
+static int take_message(struct session *session, const struct message *message, bool *taken,
+			struct ramlift_error *error)
+{
+	bool carried = message->type == MESSAGE_STREAM;
+
+	*taken = true;
+	if (!phase_accepts(session->phase, session->side, message->type) ||
+	    (carried && !session->carry))
+		return error_set(error, -EPROTO, "the peer sent %s in phase %s",
+				 message_name(message->type), ramlift_phase_name(session->phase));
+	if (message->type == MESSAGE_ABORT)
+		return unwrap_abort(session, message, error);
+	if (carried)
+		return take_piece(session, message, error);
+	*taken = false;
+	return 0;
+}
+
 int session_receive(struct session *session, uint64_t deadline_ns, const char *what,
 		    struct message **result, struct ramlift_error *error)
 {
-	bool committed = atomic_load(&session->fate) == SESSION_COMMITTED;
-	struct message *message;
-	int ret;
+	do {
+		bool committed = atomic_load(&session->fate) == SESSION_COMMITTED;
+		struct message *message;
+		bool taken;
+		int ret;
 
-	ret = channel_receive(session->channel, deadline_ns, committed ? -1 : session->cancel_fd,
-			      &message, error);
-	if (ret == -ECANCELED)
-		return error_set(error, ret, "cancelled");
-	if (ret == -ETIMEDOUT && what)
-		return error_set(error, ret, "%s took too long", what);
-	if (ret)
-		return ret;
-	if (!phase_accepts(session->phase, session->side, message->type)) {
-		ret = error_set(error, -EPROTO, "the peer sent %s in phase %s",
-				message_name(message->type), ramlift_phase_name(session->phase));
+		ret = channel_receive(session->channel, deadline_ns,
+				      committed ? -1 : session->cancel_fd, &message, error);
+		if (ret == -ECANCELED)
+			return error_set(error, ret, "cancelled");
+		if (ret == -ETIMEDOUT && what) /* perhaps only woken */
+			continue;
+		if (ret)
+			return ret;
+		ret = take_message(session, message, &taken, error);
+		if (!ret && !taken) {
+			*result = message;
+			return 0;
+		}
 		free(message);
-		return ret;
-	}
-	if (message->type == MESSAGE_ABORT) {
-		ret = unwrap_abort(session, message, error);
-		free(message);
-		return ret;
-	}
-	*result = message;
-	return 0;
+		if (ret)
+			return ret;
+	} while (clock_now_ns() < deadline_ns);
+	return what ? error_set(error, -ETIMEDOUT, "%s took too long", what) : -ETIMEDOUT;
+}
+
+int session_send_piece(struct session *session, unsigned stream, const void *bytes, size_t n_bytes,
+		       struct ramlift_error *error)
+{
+	struct stream_piece piece = {
+		.stream = (uint16_t)stream,
+		.bytes = bytes,
+		.n_bytes = (uint32_t)n_bytes,
+	};
+	uint32_t length;
+	void *payload = stream_piece_encode(&piece, &length);
+
+	return channel_send_owned(session->channel, MESSAGE_STREAM, payload, length, error);
 }
 
 void session_send_abort(struct session *session, const struct ramlift_error *error)

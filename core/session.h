@@ -25,6 +25,11 @@ struct session {
 	int cancel_fd;		 /* readable once it is to be cancelled */
 	_Atomic int fate;	 /* SESSION_OPEN... */
 
+	/* Takes the pieces of a carried stream (carried.h); NULL where none is. */
+	int (*carry)(void *carrier, unsigned stream, const void *bytes, size_t n_bytes,
+		     struct ramlift_error *error);
+	void *carrier;
+
 	void (*progress)(void *context, const struct ramlift_stats *stats);
 	void *progress_context;
 	struct ramlift_stats stats; /* the session's thread's own; published below */
@@ -54,12 +59,17 @@ int session_cancel(struct session *session);
 int session_commit(struct session *session, struct ramlift_error *error);
 
 /*
- * The next message that the phase allows, which the caller frees. An ABORT of the peer comes as an
- * error: its code, its words. -ETIMEDOUT at the deadline, with `what` in the sentence unless that
- * is NULL; -ECANCELED; -EPROTO...
+ * The next message that the phase allows, which the caller frees. Pieces of a carried stream go to
+ * the carrier and are not seen here. An ABORT of the peer comes as an error: its code, its words.
+ * -ETIMEDOUT at the deadline, with `what` in the sentence unless that is NULL; -ECANCELED;
+ * -EPROTO...
  */
 int session_receive(struct session *session, uint64_t deadline_ns, const char *what,
 		    struct message **message, struct ramlift_error *error);
+
+/* Send a piece of a carried stream. Any thread. */
+int session_send_piece(struct session *session, unsigned stream, const void *bytes, size_t n_bytes,
+		       struct ramlift_error *error);
 
 /* Tell the peer why this side gives up, as far as it can still hear. */
 void session_send_abort(struct session *session, const struct ramlift_error *error);

@@ -7,6 +7,7 @@
 #ifndef CORE_SOURCE_H
 #define CORE_SOURCE_H
 
+#include "core/carried.h"
 #include "core/controller.h"
 #include "core/lanes.h"
 #include "core/registrar.h"
@@ -37,6 +38,12 @@ struct ramlift_source {
 	struct lanes *lanes;
 	bool tracking; /* the dirty source has started */
 	bool paused;   /* the guest is, or may be */
+
+	/* When another program's migration is carried; see carried.h. */
+	const struct carried_ops *carried;
+	void *carrier;
+	_Atomic uint64_t queued_bytes; /* of pages named, each as often as it had to be sent */
+	uint64_t stopped_ns;	       /* since when that program's guest stands */
 
 	struct source_rates rates;
 	uint64_t stream_begin_ns;

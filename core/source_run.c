@@ -134,9 +134,19 @@ static int slice_registered(void *context, unsigned slice, const struct slice_ke
 	return 0;
 }
 
+static int start_dirty_source(struct ramlift_source *source, struct ramlift_error *error)
+{
+	const struct ramlift_source_config *config = &source->config;
+	int ret = config->dirty_source_ops->start(config->dirty_source, &source->set, error);
+
+	source->tracking = !ret;
+	return ret;
+}
+
 /*
  * The order matters: writes are tracked before pages are marked as present, so that a page that
- * comes into being meanwhile is seen by one of the two.
+ * comes into being meanwhile is seen by one of the two. A carried program begins when lanes run
+ * already, and names the pages itself.
  */
 static int start_streaming(struct ramlift_source *source, bool fresh, struct ramlift_error *error)
 {
@@ -160,15 +170,18 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 	};
 	int ret;
 
-	ret = config->dirty_source_ops->start(config->dirty_source, &source->set, error);
-	if (ret)
-		return ret;
-	source->tracking = true;
-	dirty_set_mark_present(&source->set, fresh);
+	if (!source->carried) {
+		ret = start_dirty_source(source, error);
+		if (ret)
+			return ret;
+		dirty_set_mark_present(&source->set, fresh);
+	}
 	ret = lanes_start(&lanes, &source->lanes, error);
-	if (ret)
-		return ret;
-	return registrar_start(&registrar, &source->registrar, error);
+	if (!ret)
+		ret = registrar_start(&registrar, &source->registrar, error);
+	if (!ret && source->carried)
+		ret = start_dirty_source(source, error);
+	return ret;
 }
 
 static int prepare(struct ramlift_source *source, const struct accept *accept,
@@ -288,7 +301,38 @@ static int check_progress(struct ramlift_source *source, struct ramlift_error *e
 	return ret;
 }
 
-/* Until the controller says that it is time. */
+/* A carried program decides for itself; what is left to judge is the time limit. */
+static int carried_decision(struct ramlift_source *source, const struct decision_input *input,
+			    enum decision *decision, struct ramlift_error *error)
+{
+	struct carried_tick tick = {
+		.link_rate = input->link_rate,
+		.backlog_bytes = source_backlog_bytes(source),
+		.stats = &source->session.stats,
+	};
+	int ret = source->carried->tick(source->carrier, &tick, error);
+
+	if (ret)
+		return ret;
+	*decision = DECISION_GO_ON;
+	if (tick.complete)
+		*decision = DECISION_SWITCH_OVER;
+	else if (input->max_total_ns && input->elapsed_ns >= input->max_total_ns)
+		*decision = DECISION_GIVE_UP;
+	source->stopped_ns = tick.stopped_ns;
+	return 0;
+}
+
+static int decide(struct ramlift_source *source, const struct decision_input *input,
+		  enum decision *decision, struct ramlift_error *error)
+{
+	if (source->carried)
+		return carried_decision(source, input, decision, error);
+	*decision = controller_decide(input);
+	return 0;
+}
+
+/* Until it is time to switch over. */
 static int stream(struct ramlift_source *source, struct ramlift_error *error)
 {
 	uint64_t tick_ns = clock_now_ns();
@@ -312,8 +356,10 @@ static int stream(struct ramlift_source *source, struct ramlift_error *error)
 			return ret;
 		tick_ns = clock_now_ns();
 		source_collect_stats(source);
+		ret = decide(source, &input, &decision, error);
+		if (ret)
+			return ret;
 		session_publish(&source->session);
-		decision = controller_decide(&input);
 		if (decision == DECISION_SWITCH_OVER)
 			return 0;
 		if (decision == DECISION_GIVE_UP)
@@ -344,12 +390,13 @@ static int attempt(struct ramlift_source *source, struct ramlift_error *error)
  */
 static void clean_up(struct ramlift_source *source)
 {
-	registrar_free(source->registrar); /* first: its threads call into the lanes */
+	/* Their threads call into the lanes. */
+	registrar_free(source->registrar);
+	if (source->tracking)
+		source->config.dirty_source_ops->stop(source->config.dirty_source);
 	if (source->lanes)
 		source_collect_stats(source);
 	lanes_free(source->lanes);
-	if (source->tracking)
-		source->config.dirty_source_ops->stop(source->config.dirty_source);
 	if (source->endpoint)
 		source->transport->close(source->endpoint);
 	channel_close(source->session.channel);

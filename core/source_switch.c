@@ -16,7 +16,8 @@
 #include "core/journal.h"
 #include "core/source.h"
 
-#define LISTEN_EVERY_NS (50 * NS_PER_MS)
+#define LISTEN_EVERY_NS	  (50 * NS_PER_MS)
+#define CARRY_OUT_POLL_NS (1 * NS_PER_MS)
 
 /* Rule 4: only when every vCPU is out of its run does the last harvest count. */
 static int pause_and_harvest(struct ramlift_source *source, uint64_t *clock_ns,
@@ -201,6 +202,37 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 	return await_started(source, error);
 }
 
+/* RAM is fenced at the destination: the rest of the carried stream goes, and its program hands its
+ * guest over in its own way. */
+static int carry_out(struct ramlift_source *source, struct ramlift_error *error)
+{
+	uint64_t clock_ns = clock_now_ns();
+	uint64_t deadline_ns = clock_ns + source->config.timeouts.hand_over_ns;
+	int ret = source->carried->release(source->carrier, error);
+
+	while (!ret) {
+		struct message *message;
+
+		ret = source->carried->released(source->carrier, error);
+		if (ret != -EAGAIN)
+			break;
+		/* In this phase nothing is left to come but pieces and an ABORT. */
+		ret = session_receive(&source->session, clock_now_ns() + CARRY_OUT_POLL_NS, NULL,
+				      &message, error);
+		if (!ret) {
+			free(message);
+			return error_set(error, -EPROTO, "the destination said PREPARED twice");
+		}
+		if (ret == -ETIMEDOUT)
+			ret = clock_now_ns() < deadline_ns
+				      ? 0
+				      : error_set(error, ret,
+						  "loading the guest's devices took too long");
+	}
+	source->session.stats.downtime.load_ns += clock_lap_ns(&clock_ns);
+	return ret;
+}
+
 static int hand_over(struct ramlift_source *source, const struct final *final,
 		     struct ramlift_error *error)
 {
@@ -213,6 +245,8 @@ static int hand_over(struct ramlift_source *source, const struct final *final,
 	ret = channel_send_owned(source->session.channel, MESSAGE_FINAL, payload, length, error);
 	if (!ret)
 		ret = await_prepared(source, final, error);
+	if (!ret && source->carried)
+		ret = carry_out(source, error);
 	if (!ret)
 		ret = commit(source, error);
 	return ret;
@@ -227,7 +261,7 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 	int ret;
 
 	session_enter(&source->session, RAMLIFT_PHASE_STOP_AND_COPY);
-	begin_ns = clock_now_ns();
+	begin_ns = source->carried ? source->stopped_ns : clock_now_ns();
 	clock_ns = begin_ns;
 	ret = stop_and_copy(source, &final, &state, &clock_ns, error);
 	if (!ret)

@@ -22,6 +22,7 @@ static const struct {
 	[MESSAGE_PREPARED] = { "PREPARED", 32 },
 	[MESSAGE_COMMIT] = { "COMMIT", 32 },
 	[MESSAGE_STARTED] = { "STARTED", 8 },
+	[MESSAGE_STREAM] = { "STREAM", WIRE_MAX_STREAM_BYTES + 8 },
 };
 
 const char *message_name(enum message_type type)
@@ -436,5 +437,26 @@ int started_decode(const void *payload, uint32_t length_bytes, struct started *s
 	struct reader reader = { payload, length_bytes, false };
 
 	started->start_ns = get_u64(&reader);
+	return finish_reading(&reader);
+}
+
+void *stream_piece_encode(const struct stream_piece *piece, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u16(&writer, piece->stream);
+	put_u32(&writer, piece->n_bytes);
+	put(&writer, piece->bytes, piece->n_bytes);
+	return finish_writing(&writer, length_bytes);
+}
+
+int stream_piece_decode(const void *payload, uint32_t length_bytes, struct stream_piece *piece)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	piece->stream = get_u16(&reader);
+	piece->bytes = get_blob(&reader, WIRE_MAX_STREAM_BYTES, &piece->n_bytes);
+	if (piece->stream >= WIRE_MAX_STREAMS)
+		return -EPROTO;
 	return finish_reading(&reader);
 }

@@ -21,6 +21,8 @@
 
 #define WIRE_MAX_MACHINE_BYTES	(64u << 10)
 #define WIRE_MAX_STATE_BYTES	(16u << 20)
+#define WIRE_MAX_STREAM_BYTES	(256u << 10)
+#define WIRE_MAX_STREAMS	(RAMLIFT_MAX_LANES + 1u)
 #define WIRE_MAX_TRANSPORTS	4u
 #define WIRE_MAX_TRANSPORT_NAME 16u /* with the final NUL */
 
@@ -35,6 +37,7 @@ enum message_type {
 	MESSAGE_PREPARED, /* destination: fenced and loaded, digest compared */
 	MESSAGE_COMMIT,	  /* source: the guest is yours */
 	MESSAGE_STARTED,  /* destination: it runs */
+	MESSAGE_STREAM,	  /* either: a piece of another program's stream that is carried */
 	MESSAGE_TYPE_COUNT
 };
 
@@ -96,6 +99,12 @@ struct started {
 	uint64_t start_ns;
 };
 
+struct stream_piece {
+	uint16_t stream;   /* below WIRE_MAX_STREAMS; 0 is the main one */
+	const void *bytes; /* after decoding: points into the payload */
+	uint32_t n_bytes;  /* at most WIRE_MAX_STREAM_BYTES; 0: the stream has ended */
+};
+
 /* The word for a type, for error texts; "unknown". */
 const char *message_name(enum message_type type);
 
@@ -126,5 +135,7 @@ void *commit_encode(const struct commit *commit, uint32_t *length_bytes);
 int commit_decode(const void *payload, uint32_t length_bytes, struct commit *commit);
 void *started_encode(const struct started *started, uint32_t *length_bytes);
 int started_decode(const void *payload, uint32_t length_bytes, struct started *started);
+void *stream_piece_encode(const struct stream_piece *piece, uint32_t *length_bytes);
+int stream_piece_decode(const void *payload, uint32_t length_bytes, struct stream_piece *piece);
 
 #endif

@@ -78,6 +78,13 @@ static void check_final(const struct final *final, const uint8_t *payload, size_
 	check_blob(final->state, final->state_bytes, WIRE_MAX_STATE_BYTES, payload, size);
 }
 
+static void check_stream_piece(const struct stream_piece *piece, const uint8_t *payload,
+			       size_t size)
+{
+	CHECK(piece->stream < WIRE_MAX_STREAMS);
+	check_blob(piece->bytes, piece->n_bytes, WIRE_MAX_STREAM_BYTES, payload, size);
+}
+
 #define nothing_to_check(value, payload, size) (void)(value)
 
 #define FUZZ(name, type, check)                                                                    \
@@ -103,12 +110,13 @@ FUZZ(final, struct final, check_final)
 FUZZ(prepared, struct prepared, nothing_to_check)
 FUZZ(commit, struct commit, nothing_to_check)
 FUZZ(started, struct started, nothing_to_check)
+FUZZ(stream_piece, struct stream_piece, check_stream_piece)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const decoders[])(const uint8_t *data, size_t size) = {
 		fuzz_header, fuzz_offer,    fuzz_accept, fuzz_slice_key, fuzz_abort,
-		fuzz_final,  fuzz_prepared, fuzz_commit, fuzz_started,
+		fuzz_final,  fuzz_prepared, fuzz_commit, fuzz_started,	 fuzz_stream_piece,
 	};
 	uint8_t *payload;
 

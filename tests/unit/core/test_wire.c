@@ -20,6 +20,7 @@ union value {
 	struct prepared prepared;
 	struct commit commit;
 	struct started started;
+	struct stream_piece stream_piece;
 };
 
 struct codec {
@@ -47,6 +48,7 @@ WRAP(final)
 WRAP(prepared)
 WRAP(commit)
 WRAP(started)
+WRAP(stream_piece)
 
 static void check_text(const char *text, size_t size)
 {
@@ -98,15 +100,28 @@ static void check_final(const union value *value, const uint8_t *payload, uint32
 		   length_bytes);
 }
 
+static void check_stream_piece(const union value *value, const uint8_t *payload,
+			       uint32_t length_bytes)
+{
+	assert_true(value->stream_piece.stream < WIRE_MAX_STREAMS);
+	check_blob(value->stream_piece.bytes, value->stream_piece.n_bytes, WIRE_MAX_STREAM_BYTES,
+		   payload, length_bytes);
+}
+
 #define CODEC(TYPE, name, check)                                                                   \
 	{                                                                                          \
 		MESSAGE_##TYPE, wrap_##name##_encode, wrap_##name##_decode, check                  \
 	}
 static const struct codec codecs[] = {
-	CODEC(OFFER, offer, check_offer),  CODEC(ACCEPT, accept, NULL),
-	CODEC(SLICE_KEY, slice_key, NULL), CODEC(ABORT, abort, check_abort),
-	CODEC(FINAL, final, check_final),  CODEC(PREPARED, prepared, NULL),
-	CODEC(COMMIT, commit, NULL),	   CODEC(STARTED, started, NULL),
+	CODEC(OFFER, offer, check_offer),
+	CODEC(ACCEPT, accept, NULL),
+	CODEC(SLICE_KEY, slice_key, NULL),
+	CODEC(ABORT, abort, check_abort),
+	CODEC(FINAL, final, check_final),
+	CODEC(PREPARED, prepared, NULL),
+	CODEC(COMMIT, commit, NULL),
+	CODEC(STARTED, started, NULL),
+	CODEC(STREAM, stream_piece, check_stream_piece),
 };
 
 /* ---- samples: the least and the most that each message can be ---- */
@@ -173,6 +188,10 @@ static void sample(enum message_type type, bool most, union value *value)
 	case MESSAGE_COMMIT:
 		memset(value->commit.session_id, most ? 0xff : 0, SESSION_ID_BYTES);
 		value->commit.generation = (uint32_t)number;
+		break;
+	case MESSAGE_STREAM:
+		value->stream_piece = (struct stream_piece){ most ? WIRE_MAX_STREAMS - 1 : 0, blob,
+							     most ? WIRE_MAX_STREAM_BYTES : 0 };
 		break;
 	default:
 		value->started.start_ns = number;
@@ -289,6 +308,7 @@ static void test_fields_of_the_others(void **unused)
 	struct prepared prepared = { 1, 2, 3, 4 };
 	struct commit commit = { "0123456789abcdef", 9 };
 	struct started started = { 1234567 };
+	struct stream_piece stream_piece = { 2, "piece", 5 };
 	uint32_t length;
 	void *payload;
 
@@ -325,6 +345,11 @@ static void test_fields_of_the_others(void **unused)
 	assert_int_equal(prepared.verify_ns, 3);
 	assert_int_equal(prepared.load_ns, 4);
 	free(payload);
+	THERE_AND_BACK(stream_piece, struct stream_piece);
+	assert_int_equal(stream_piece.stream, 2);
+	assert_int_equal(stream_piece.n_bytes, 5);
+	assert_memory_equal(stream_piece.bytes, "piece", 5);
+	free(payload);
 	THERE_AND_BACK(commit, struct commit);
 	assert_memory_equal(commit.session_id, "0123456789abcdef", SESSION_ID_BYTES);
 	assert_int_equal(commit.generation, 9);
@@ -347,6 +372,8 @@ static void *middle(const struct codec *codec, uint32_t *length)
 		value.offer.machine_bytes = 40;
 	} else if (codec->type == MESSAGE_FINAL) {
 		value.final.state_bytes = 40;
+	} else if (codec->type == MESSAGE_STREAM) {
+		value.stream_piece.n_bytes = 40;
 	}
 	payload = codec->encode(&value, length);
 	assert_non_null(payload);
