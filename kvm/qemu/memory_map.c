@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Another process's memory, mapped here too. */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/zero.h"
+#include "kvm/qemu/memory.h"
+#include "kvm/qemu/memory_private.h"
+
+#define GIB ((double)(1ull << 30))
+
+int memory_map(int fd, const struct memory_mapping *mapping, struct ramlift_region *region,
+	       struct ramlift_error *error)
+{
+	struct stat file;
+	void *hva;
+	int ret;
+
+	if (fstat(fd, &file)) {
+		ret = -errno;
+		return error_set(error, ret, "cannot look at the guest's memory: %s",
+				 strerror(-ret));
+	}
+	/* What is mapped beyond the end of a file kills who touches it. */
+	if (!mapping->size_bytes || mapping->size_bytes % RAMLIFT_PAGE_BYTES ||
+	    mapping->file_offset > (uint64_t)file.st_size ||
+	    mapping->size_bytes > (uint64_t)file.st_size - mapping->file_offset)
+		return error_set(error, -EINVAL,
+				 "the file %.200s has %llu bytes, too few for what QEMU has mapped "
+				 "of it: it was truncated",
+				 mapping->path, (unsigned long long)file.st_size);
+	hva = mmap(NULL, mapping->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+		   (off_t)mapping->file_offset);
+	if (hva == MAP_FAILED) {
+		ret = -errno;
+		return error_set(error, ret, "cannot map %.1f GiB of guest memory: %s",
+				 (double)mapping->size_bytes / GIB, strerror(-ret));
+	}
+	(void)madvise(hva, mapping->size_bytes, MADV_DONTDUMP); /* core dumps stay small */
+	region->hva = hva;
+	region->size_bytes = mapping->size_bytes;
+	region->memfd = fd;
+	region->memfd_offset = mapping->file_offset;
+	region->page_size_bytes = memory_fd_page_bytes(fd);
+	return 0;
+}
+
+void memory_unmap(struct ramlift_region *region)
+{
+	if (!region->hva)
+		return;
+	munmap(region->hva, region->size_bytes);
+	close(region->memfd);
+	*region = (struct ramlift_region){ .gpa = region->gpa, .memfd = -1 };
+}
+
+/* Reading allocates nothing here: these are pages that the file has. */
+static void clear_pages(uint8_t *at, const uint8_t *end)
+{
+	for (; at < end; at += RAMLIFT_PAGE_BYTES)
+		if (!page_is_zero(at))
+			memset(at, 0, RAMLIFT_PAGE_BYTES);
+}
+
+/* The next piece of data of the file at or after *begin; -ENXIO: there is none. */
+static int find_data(const struct ramlift_region *region, uint64_t *begin, uint64_t *end)
+{
+	uint64_t limit = region->memfd_offset + region->size_bytes;
+	off_t data = lseek(region->memfd, (off_t)*begin, SEEK_DATA);
+	off_t hole;
+
+	if (data < 0)
+		return -errno;
+	if ((uint64_t)data >= limit)
+		return -ENXIO;
+	hole = lseek(region->memfd, data, SEEK_HOLE);
+	if (hole < 0)
+		return -errno;
+	*begin = (uint64_t)data & ~(uint64_t)(RAMLIFT_PAGE_BYTES - 1);
+	*end = (uint64_t)hole < limit ? (uint64_t)hole : limit;
+	return 0;
+}
+
+int memory_clear(const struct ramlift_region *region, struct ramlift_error *error)
+{
+	uint8_t *base = region->hva;
+	uint64_t begin = region->memfd_offset;
+	uint64_t end = begin;
+	int ret = 0;
+
+	while (begin < region->memfd_offset + region->size_bytes) {
+		ret = find_data(region, &begin, &end);
+		if (ret)
+			break;
+		clear_pages(base + (begin - region->memfd_offset),
+			    base + (end - region->memfd_offset));
+		begin = end;
+	}
+	if (!ret || ret == -ENXIO)
+		return 0;
+	return error_set(error, ret, "cannot find out what the guest's memory holds already: %s",
+			 strerror(-ret));
+}
