@@ -45,7 +45,7 @@ struct qemu_guest {
 	bool balloon;
 	bool free_page_hints; /* QEMU leaves free pages out: digests would differ */
 	unsigned n_blocks;    /* at least 1 */
-	struct qemu_block blocks[RAMLIFT_MAX_REGIONS];
+	struct qemu_block blocks[RAMLIFT_MAX_REGIONS]; /* by name */
 };
 
 /*

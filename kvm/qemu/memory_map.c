@@ -51,9 +51,12 @@ int memory_map(int fd, const struct memory_mapping *mapping, struct ramlift_regi
 
 void memory_unmap(struct ramlift_region *region)
 {
+	uint64_t page_bytes = region->page_size_bytes;
+
 	if (!region->hva)
 		return;
-	munmap(region->hva, region->size_bytes);
+	/* Huge pages go as a whole only. */
+	munmap(region->hva, (region->size_bytes + page_bytes - 1) / page_bytes * page_bytes);
 	close(region->memfd);
 	*region = (struct ramlift_region){ .gpa = region->gpa, .memfd = -1 };
 }
