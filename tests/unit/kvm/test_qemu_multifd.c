@@ -165,6 +165,9 @@ static void test_sync(void **unused)
 	assert_int_equal(multifd_header_decode(bytes, &packet, NULL), 0);
 	assert_true(multifd_is_sync(&packet));
 	assert_int_equal(packet.n_offsets, 128);
+	/* Without pages as well: the array would have another size. */
+	set(bytes, N_OFFSETS, 256);
+	assert_int_equal(multifd_header_decode(bytes, &packet, NULL), -EOPNOTSUPP);
 }
 
 static void test_offsets(void **unused)
