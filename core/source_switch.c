@@ -145,8 +145,10 @@ static int in_doubt(struct ramlift_source *source, const struct ramlift_error *w
 	return error_set(
 		error, -EINPROGRESS,
 		"IN DOUBT: the guest was handed to %s, which has not said that it runs (%.200s). "
-		"It stays paused here; look at the destination, then 'ramlift resolve'",
-		source->peer.text, why->text);
+		"It stays paused here; look at the destination, then %s",
+		source->peer.text, why->text,
+		source->carried ? "resume it on one side, and end it on the other"
+				: "'ramlift resolve'");
 }
 
 static int await_started(struct ramlift_source *source, struct ramlift_error *error)

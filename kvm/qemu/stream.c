@@ -389,6 +389,11 @@ int stream_feed(struct stream *stream, const void *bytes, size_t n_bytes,
 	return failure->code ? error_set(error, failure->code, "%s", failure->text) : 0;
 }
 
+uint64_t stream_syncs(const struct stream *stream)
+{
+	return stream->n_flushes ? stream->n_flushes : stream->n_section_ends;
+}
+
 bool stream_complete(const struct stream *stream)
 {
 	return stream->opaque;

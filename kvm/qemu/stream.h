@@ -74,6 +74,13 @@ int stream_feed(struct stream *stream, const void *bytes, size_t n_bytes,
 /* ram_end() has been called and returned 0. */
 bool stream_complete(const struct stream *stream);
 
+/*
+ * How many synchronisations QEMU's main channel has waited for so far: each multifd channel has
+ * sent, or will send, as many packets for which multifd_is_sync() is true. QEMU before 8.1, and an
+ * older machine type later, means the end of every RAM section; others send a record for it.
+ */
+uint64_t stream_syncs(const struct stream *stream);
+
 /* NULL is fine. */
 void stream_free(struct stream *stream);
 

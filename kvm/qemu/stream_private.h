@@ -39,6 +39,8 @@ struct stream {
 	bool configuration_allowed;
 	bool footer_allowed;
 
+	uint64_t n_section_ends, n_flushes; /* the two ways to wait for multifd channels */
+
 	bool ram_started;
 	bool ram_ends; /* in the RAM section's END */
 	uint32_t ram_id;

@@ -228,10 +228,12 @@ int stream_ram_record(struct stream *stream, struct ramlift_error *error)
 	case RAM_EOS:
 		if (offset_bytes)
 			return damaged(error, "its end has an offset");
+		stream->n_section_ends++;
 		return stream_ram_section_ends(stream, error);
 	case RAM_MULTIFD_FLUSH:
 		if (offset_bytes)
 			return damaged(error, "a flush has an offset");
+		stream->n_flushes++;
 		return next_record(stream, error);
 	case RAM_PAGE:
 	case RAM_PAGE | RAM_CONTINUE:

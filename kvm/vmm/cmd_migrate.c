@@ -16,10 +16,10 @@
 #include "kvm/vmm/command.h"
 #include "kvm/vmm/control_client.h"
 #include "kvm/vmm/options.h"
+#include "kvm/vmm/outcome.h"
 #include "kvm/vmm/progress.h"
 #include "kvm/vmm/report_json.h"
 #include "kvm/vmm/report_read.h"
-#include "kvm/vmm/report_table.h"
 
 struct arguments {
 	const char *name;
@@ -290,24 +290,10 @@ close_signals:
 	return ret;
 }
 
-static void print_result(const json_t *result)
+static void tell_what_next(const json_t *result)
 {
 	const char *outcome = read_text(result, "outcome"), *name = read_text(result, "guest");
 
-	if (!strcmp(outcome, "done"))
-		printf("guest %s runs at %s now\n\n", name, read_text(result, "to"));
-	report_table_migration(stdout, result);
-}
-
-static void print_error(const json_t *result)
-{
-	const char *outcome = read_text(result, "outcome"), *name = read_text(result, "guest");
-	const char *sentence = read_text(json_object_get(result, "error"), "message");
-
-	if (!sentence[0])
-		return;
-	fflush(stdout);
-	fprintf(stderr, "ramlift migrate: %s\n", sentence);
 	if (!strcmp(outcome, "in-doubt"))
 		fprintf(stderr,
 			"guest %s is in doubt; 'ramlift status %s' says how to resolve that\n",
@@ -334,14 +320,8 @@ int cmd_migrate(int argc, char **argv)
 		session.result = own_result(&session, ret, &error);
 	json_object_del(session.result, "request");
 	json_object_del(session.result, "event");
-	if (arguments.json) {
-		json_dumpf(session.result, stdout, JSON_INDENT(2));
-		printf("\n");
-	} else {
-		print_result(session.result);
-	}
-	print_error(session.result);
-	ret = report_outcome_status(read_text(session.result, "outcome"));
+	ret = outcome_tell(session.result, "migrate", arguments.json);
+	tell_what_next(session.result);
 	json_decref(session.result);
 	return ret;
 }

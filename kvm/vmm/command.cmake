@@ -5,6 +5,7 @@ add_library(ramlift_command STATIC
 	control_client.c
 	control_socket.c
 	options.c
+	outcome.c
 	progress.c
 	report_format.c
 	report_json.c
@@ -17,17 +18,21 @@ add_executable(ramlift
 	cmd_devices.c
 	cmd_migrate.c
 	cmd_parse.c
+	cmd_qemu.c
+	cmd_qemu_migrate.c
+	cmd_qemu_receive.c
 	cmd_receive.c
 	cmd_resolve.c
 	cmd_run.c
 	cmd_status.c
 	cmd_stop.c
+	command_group.c
 	main.c
 	server.c
 	server_incoming.c
 	server_migration.c
 	server_request.c)
-target_link_libraries(ramlift PRIVATE ramlift_flags ramlift_command ramlift_machine ramlift_static
+target_link_libraries(ramlift PRIVATE ramlift_flags ramlift_command ramlift_machine ramlift_qemu ramlift_static
 	PkgConfig::JANSSON)
 install(TARGETS ramlift)
 install(FILES ${PROJECT_SOURCE_DIR}/docs/man/ramlift.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)

@@ -27,6 +27,17 @@ struct command {
 	const char *help;
 };
 
+/* Commands that are told apart by their first word: all of them, or those of `ramlift qemu`. */
+struct command_group {
+	const char *name; /* what the user types before the command */
+	const char *about;
+	const struct command *commands;
+	size_t n_commands;
+};
+
+/* argv[1] names the command, or asks for help. Returns the exit status. */
+int command_group_run(const struct command_group *group, int argc, char **argv);
+
 int cmd_run(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
@@ -35,6 +46,9 @@ int cmd_status(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
 int cmd_resolve(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
+int cmd_qemu(int argc, char **argv);
+int cmd_qemu_migrate(int argc, char **argv);
+int cmd_qemu_receive(int argc, char **argv);
 
 /*
  * Parse with argp; whatever does not fit ends the process with one sentence and COMMAND_USAGE, and

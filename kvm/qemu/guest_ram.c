@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kvm/qemu/guest_ram.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "core/error.h"
+
+int guest_ram_add(struct guest_ram *ram, pid_t pid, const struct memory_mapping *mapping,
+		  struct ramlift_error *error)
+{
+	struct ramlift_region *region = &ram->regions[ram->n_regions];
+	int fd, ret;
+
+	if (ram->n_regions == RAMLIFT_MAX_REGIONS)
+		return error_set(error, -E2BIG, "a guest with more than %u memory backends",
+				 RAMLIFT_MAX_REGIONS);
+	ret = memory_open(pid, mapping, &fd, error);
+	if (ret)
+		return ret;
+	ret = memory_map(fd, mapping, region, error);
+	if (ret) {
+		close(fd);
+		return ret;
+	}
+	region->gpa = ram->n_regions ? region[-1].gpa + region[-1].size_bytes : 0;
+	ram->n_regions++;
+	return 0;
+}
+
+void guest_ram_fini(struct guest_ram *ram)
+{
+	for (unsigned i = 0; i < ram->n_regions; i++)
+		memory_unmap(&ram->regions[i]);
+	ram->n_regions = 0;
+}

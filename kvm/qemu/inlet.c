@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kvm/qemu/inlet.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/address.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "kvm/qemu/inlet_private.h"
+#include "kvm/qemu/socket_owner.h"
+
+#define LEAST_WINDOW_BYTES (2u << 20)
+#define ROOM_POLL_NS	   (200 * NS_PER_US)
+/* Of each connection: what waits there is invisible to QEMU's own measuring. */
+#define RECEIVE_BUFFER_BYTES (1 << 20)
+
+static void signal_fd(int fd)
+{
+	uint64_t one = 1;
+	ssize_t n = write(fd, &one, sizeof(one));
+
+	(void)n; /* cannot fail but by overflow, and then it is readable anyway */
+}
+
+int inlet_open(uint16_t port, struct inlet **result, struct ramlift_error *error)
+{
+	struct inlet *inlet = calloc(1, sizeof(*inlet));
+	struct address address;
+	int one_mib = RECEIVE_BUFFER_BYTES;
+	int ret;
+
+	if (!inlet)
+		return error_set(error, -ENOMEM, "no memory for QEMU's connections");
+	ret = address_parse("127.0.0.1:1", 1, &address, error);
+	if (ret)
+		goto free_inlet;
+	address_set_port(&address, port);
+	ret = address_listen(&address, &inlet->listen_fd, error);
+	if (ret)
+		goto free_inlet;
+	setsockopt(inlet->listen_fd, SOL_SOCKET, SO_RCVBUF, &one_mib, sizeof(one_mib));
+	ret = address_of_socket(inlet->listen_fd, &address);
+	if (!ret) {
+		inlet->stop_fd = eventfd(0, EFD_CLOEXEC);
+		ret = inlet->stop_fd < 0 ? -errno : 0;
+	}
+	if (ret) {
+		error_set(error, ret, "cannot listen for QEMU: %s", strerror(-ret));
+		goto close_listener;
+	}
+	inlet->port = address_port(&address);
+	inlet->window_bytes = LEAST_WINDOW_BYTES;
+	pthread_mutex_init(&inlet->lock, NULL);
+	clock_cond_init(&inlet->changed);
+	*result = inlet;
+	return 0;
+
+close_listener:
+	close(inlet->listen_fd);
+free_inlet:
+	free(inlet);
+	return ret;
+}
+
+uint16_t inlet_port(const struct inlet *inlet)
+{
+	return inlet->port;
+}
+
+void inlet_fail(struct inlet *inlet, const struct ramlift_error *error)
+{
+	pthread_mutex_lock(&inlet->lock);
+	if (!inlet->error.code && !inlet->stopping)
+		inlet->error = *error;
+	pthread_cond_broadcast(&inlet->changed);
+	pthread_mutex_unlock(&inlet->lock);
+	source_hasten(inlet->source);
+}
+
+int inlet_check(struct inlet *inlet, struct ramlift_error *error)
+{
+	int ret;
+
+	pthread_mutex_lock(&inlet->lock);
+	ret = inlet->error.code;
+	if (ret && error)
+		*error = inlet->error;
+	pthread_mutex_unlock(&inlet->lock);
+	return ret;
+}
+
+/* Is that connection QEMU's? Another user of this host could have come first. */
+static bool is_qemu(struct inlet *inlet, int fd)
+{
+	struct address here, there;
+	pid_t pid = 0;
+
+	if (address_of_socket(fd, &here) || address_of_peer(fd, &there))
+		return false;
+	return !socket_owner((struct sockaddr *)&there.socket, (struct sockaddr *)&here.socket,
+			     &pid, NULL) &&
+	       pid == inlet->pid;
+}
+
+/* Under the lock. The connection's thread starts at once. */
+static int add_connection(struct inlet *inlet, int fd)
+{
+	struct inlet_connection *connection = &inlet->connections[inlet->n_connections];
+	int ret;
+
+	*connection = (struct inlet_connection){
+		.inlet = inlet,
+		.stream = inlet->n_connections,
+		.fd = fd,
+	};
+	ret = -pthread_create(&connection->thread, NULL,
+			      connection->stream ? inlet_multifd_run : inlet_main_run, connection);
+	if (ret)
+		return ret;
+	connection->started = true;
+	inlet->n_connections++;
+	return 0;
+}
+
+/*
+ * Take what has come in. All of it happens under the lock, so that inlet_complete() never misses a
+ * connection that is between the kernel's queue and the table.
+ */
+static int take_connections(struct inlet *inlet, struct ramlift_error *error)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&inlet->lock);
+	for (;;) {
+		int fd = accept4(inlet->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd < 0)
+			break;
+		if (!is_qemu(inlet, fd)) {
+			close(fd);
+			continue;
+		}
+		ret = inlet->n_connections < WIRE_MAX_STREAMS ? add_connection(inlet, fd) : -EMFILE;
+		if (ret) {
+			close(fd);
+			error_set(error, ret, "cannot take QEMU's connection %u: %s",
+				  inlet->n_connections, strerror(-ret));
+			break;
+		}
+	}
+	pthread_mutex_unlock(&inlet->lock);
+	return ret;
+}
+
+static void *acceptor_run(void *argument)
+{
+	struct inlet *inlet = argument;
+	struct ramlift_error error = { 0 };
+
+	for (;;) {
+		int ret = wait_for_fd(inlet->listen_fd, POLLIN, UINT64_MAX, inlet->stop_fd);
+
+		if (ret == -ECANCELED)
+			return NULL;
+		if (take_connections(inlet, &error)) {
+			inlet_fail(inlet, &error);
+			return NULL;
+		}
+	}
+}
+
+int inlet_start(struct inlet *inlet, pid_t pid, struct ramlift_source *source,
+		inlet_region_of *region_of, void *context, struct ramlift_error *error)
+{
+	int ret;
+
+	inlet->pid = pid;
+	inlet->source = source;
+	inlet->region_of = region_of;
+	inlet->context = context;
+	ret = -pthread_create(&inlet->acceptor, NULL, acceptor_run, inlet);
+	if (ret)
+		return error_set(error, ret, "cannot start a thread: %s", strerror(-ret));
+	inlet->accepting = true;
+	return 0;
+}
+
+void inlet_set_window(struct inlet *inlet, uint64_t bytes)
+{
+	atomic_store(&inlet->window_bytes, bytes > LEAST_WINDOW_BYTES ? bytes : LEAST_WINDOW_BYTES);
+}
+
+/* By looking again and again: lanes tell nobody of what completes, and this is no hot path. */
+int inlet_await_room(struct inlet *inlet)
+{
+	while (source_backlog_bytes(inlet->source) > atomic_load(&inlet->window_bytes)) {
+		int ret = wait_for_fd(inlet->stop_fd, POLLIN, 0, -1);
+
+		if (!ret)
+			return -ECANCELED;
+		clock_sleep_until(clock_now_ns() + ROOM_POLL_NS);
+	}
+	return 0;
+}
+
+int inlet_pass(struct inlet_connection *connection, const void *bytes, size_t n_bytes,
+	       struct ramlift_error *error)
+{
+	const char *next = bytes;
+	int ret = 0;
+
+	while (!ret && n_bytes) {
+		size_t n = n_bytes < WIRE_MAX_STREAM_BYTES ? n_bytes : WIRE_MAX_STREAM_BYTES;
+
+		ret = source_send_piece(connection->inlet->source, connection->stream, next, n,
+					error);
+		next += n;
+		n_bytes -= n;
+	}
+	return ret;
+}
+
+int inlet_write(struct inlet *inlet, const void *bytes, size_t n_bytes, struct ramlift_error *error)
+{
+	int fd, ret;
+
+	pthread_mutex_lock(&inlet->lock);
+	fd = inlet->n_connections ? inlet->connections[0].fd : -1;
+	pthread_mutex_unlock(&inlet->lock);
+	if (fd < 0)
+		return error_set(error, -EPROTO,
+				 "the destination's QEMU speaks before the source's");
+	if (!n_bytes) {
+		shutdown(fd, SHUT_WR);
+		return 0;
+	}
+	ret = send_all(fd, bytes, n_bytes, clock_now_ns() + NS_PER_S, inlet->stop_fd);
+	/* A QEMU that has finished closes its end; what is said after that is of no interest. */
+	if (ret && ret != -EPIPE && ret != -ECONNRESET)
+		return error_set(error, ret, "QEMU does not read its return path: %s",
+				 strerror(-ret));
+	return 0;
+}
+
+/* Connections that have not been taken yet count as unread. Under the lock. */
+static bool all_read(struct inlet *inlet)
+{
+	if (!inlet->ram_ended || !wait_for_fd(inlet->listen_fd, POLLIN, 0, -1))
+		return false;
+	for (unsigned i = 1; i < inlet->n_connections; i++) {
+		if (atomic_load(&inlet->connections[i].syncs) < inlet->expected_syncs)
+			return false;
+	}
+	return true;
+}
+
+bool inlet_complete(struct inlet *inlet, uint64_t *since_ns)
+{
+	bool complete;
+
+	pthread_mutex_lock(&inlet->lock);
+	complete = all_read(inlet);
+	if (complete)
+		*since_ns = inlet->ram_end_ns;
+	pthread_mutex_unlock(&inlet->lock);
+	return complete;
+}
+
+void inlet_release(struct inlet *inlet)
+{
+	pthread_mutex_lock(&inlet->lock);
+	inlet->released = true;
+	pthread_cond_broadcast(&inlet->changed);
+	pthread_mutex_unlock(&inlet->lock);
+}
+
+bool inlet_ended(struct inlet *inlet)
+{
+	bool ended;
+
+	pthread_mutex_lock(&inlet->lock);
+	ended = inlet->main_ended;
+	pthread_mutex_unlock(&inlet->lock);
+	return ended;
+}
+
+void inlet_stop(struct inlet *inlet)
+{
+	pthread_mutex_lock(&inlet->lock);
+	inlet->stopping = true;
+	pthread_cond_broadcast(&inlet->changed);
+	pthread_mutex_unlock(&inlet->lock);
+	signal_fd(inlet->stop_fd);
+	if (inlet->accepting)
+		pthread_join(inlet->acceptor, NULL);
+	inlet->accepting = false;
+	for (unsigned i = 0; i < inlet->n_connections; i++) {
+		pthread_join(inlet->connections[i].thread, NULL);
+		close(inlet->connections[i].fd);
+	}
+	inlet->n_connections = 0;
+	stream_free(inlet->stream);
+	inlet->stream = NULL;
+	inlet->blocks = NULL;
+}
+
+void inlet_close(struct inlet *inlet)
+{
+	if (!inlet)
+		return;
+	inlet_stop(inlet);
+	close(inlet->listen_fd);
+	close(inlet->stop_fd);
+	pthread_cond_destroy(&inlet->changed);
+	pthread_mutex_destroy(&inlet->lock);
+	free(inlet);
+}
