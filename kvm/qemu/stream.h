@@ -76,8 +76,9 @@ bool stream_complete(const struct stream *stream);
 
 /*
  * How many synchronisations QEMU's main channel has waited for so far: each multifd channel has
- * sent, or will send, as many packets for which multifd_is_sync() is true. QEMU before 8.1, and an
- * older machine type later, means the end of every RAM section; others send a record for it.
+ * sent, or will send, at least as many packets for which multifd_is_sync() is true (QEMU 9.2 one
+ * more), and no page behind the last of them. QEMU before 8.1, and an older machine type later,
+ * means the end of every RAM section; others send a record for it.
  */
 uint64_t stream_syncs(const struct stream *stream);
 

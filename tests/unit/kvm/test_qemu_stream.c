@@ -11,19 +11,22 @@
 
 #include "stream_fixture.h"
 
-/* Parse it in pieces of this size, to its end. */
-static void parse(const struct bytes *bytes, const char *carried, size_t piece_bytes,
-		  struct record *record)
+/* Parse it in pieces of this size, to its end; how often the multifd channels are waited for. */
+static uint64_t parse(const struct bytes *bytes, const char *carried, size_t piece_bytes,
+		      struct record *record)
 {
 	struct ramlift_error error = { 0 };
 	struct stream *stream;
+	uint64_t n_syncs;
 
 	*record = (struct record){ .carried = carried };
 	assert_int_equal(stream_new(&record_sink, record, &stream, &error), 0);
 	assert_int_equal(feed(stream, bytes, piece_bytes, &error), 0);
 	assert_true(stream_complete(stream));
 	record->blocks = NULL; /* goes with the stream */
+	n_syncs = stream_syncs(stream);
 	stream_free(stream);
+	return n_syncs;
 }
 
 static void parse_in_all_pieces(const struct bytes *bytes, const char *carried,
@@ -105,6 +108,19 @@ static void test_capture_multifd(void **unused)
 	test_capture("qemu-7.2-multifd-main", 18361, 18361 - 5503, 0);
 }
 
+/* As many as the captured channels have, each: the ends of START, PART and END. */
+static void test_capture_syncs(void **unused)
+{
+	struct record record;
+	struct bytes bytes;
+
+	(void)unused;
+	load_stream(&bytes, "qemu-7.2-multifd-main");
+	assert_int_equal(parse(&bytes, "ram", 100, &record), 3);
+	free_record(&record);
+	free_bytes(&bytes);
+}
+
 /* Nothing carried: every byte comes out. Everything: 593 pages, and no page comes out. */
 static void test_none_and_all(void **unused)
 {
@@ -168,7 +184,7 @@ static void test_by_hand(void **unused)
 	PUT_BOTH(put_section_ends, true);
 	PUT_BOTH(put_section, 0x01, "opaque: ", 7, 7);
 
-	parse(&input, "ram", input.used, &record);
+	assert_int_equal(parse(&input, "ram", input.used, &record), 2);
 	assert_int_equal(record.passed.used, expected.used);
 	assert_memory_equal(record.passed.data, expected.data, expected.used);
 	assert_int_equal(record.passed_at_end, expected.used - 22);
@@ -300,9 +316,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_capture_plain), cmocka_unit_test(test_capture_multifd),
-		cmocka_unit_test(test_none_and_all),  cmocka_unit_test(test_by_hand),
-		cmocka_unit_test(test_order),	      cmocka_unit_test(test_variants),
-		cmocka_unit_test(test_failing_sink),
+		cmocka_unit_test(test_capture_syncs), cmocka_unit_test(test_none_and_all),
+		cmocka_unit_test(test_by_hand),	      cmocka_unit_test(test_order),
+		cmocka_unit_test(test_variants),      cmocka_unit_test(test_failing_sink),
 	};
 
 	srandom(1);
