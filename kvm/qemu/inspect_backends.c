@@ -66,7 +66,7 @@ static int check_backend(struct inspection *inspection, const struct qemu_block 
 	if (!block->shared)
 		return error_set(error, -EOPNOTSUPP,
 				 "the memory backend %s is not shared: add share=on to -object "
-				 "%s,id=%s,...",
+				 "%s,id=%s,... (-mem-path alone makes it private)",
 				 block->id, block->type, block->id);
 	ret = qom_get_bool(inspection->qmp, path, "readonly", &read_only, error);
 	if (!ret && read_only)

@@ -169,7 +169,7 @@ int memory_open(pid_t pid, const struct memory_mapping *mapping, int *result,
 	if (fd < 0)
 		return error_set(error, why,
 				 "cannot open the guest's memory %.200s of process %d for writing: "
-				 "%s; run ramlift as root, and give QEMU a backend of type "
+				 "%s; run ramlift as root, or give QEMU a backend of type "
 				 "memory-backend-memfd or memory-backend-file",
 				 mapping->path, (int)pid, strerror(-why));
 	*result = fd;
