@@ -260,6 +260,11 @@ static int take_event(struct qmp *qmp, const json_t *event, struct control_progr
 		progress->stopped_ns = event_ns(event);
 	} else if (!strcmp(name, "RESUME")) {
 		progress->guest_stopped = false;
+	} else if (!strcmp(name, "BALLOON_CHANGE")) {
+		/* Rule 10: what a balloon takes is discarded, and pinned memory must not be. */
+		return error_set(error, -EBUSY,
+				 "the guest's balloon changed its size during the migration: set "
+				 "it before, and leave it alone until the guest has moved");
 	} else if (!strcmp(name, "MIGRATION")) {
 		return take_status(qmp, text_of(json_object_get(event, "data"), "status"), NULL,
 				   progress, error);

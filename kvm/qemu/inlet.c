@@ -54,6 +54,7 @@ int inlet_open(uint16_t port, struct inlet **result, struct ramlift_error *error
 		goto close_listener;
 	}
 	inlet->port = address_port(&address);
+	inlet->peeked_fd = -1;
 	inlet->window_bytes = LEAST_WINDOW_BYTES;
 	pthread_mutex_init(&inlet->lock, NULL);
 	clock_cond_init(&inlet->changed);
@@ -174,6 +175,19 @@ static void *acceptor_run(void *argument)
 	}
 }
 
+static int adopt_peeked(struct inlet *inlet, struct ramlift_error *error)
+{
+	int ret;
+
+	pthread_mutex_lock(&inlet->lock);
+	ret = add_connection(inlet, inlet->peeked_fd);
+	pthread_mutex_unlock(&inlet->lock);
+	if (ret)
+		return error_set(error, ret, "cannot start a thread: %s", strerror(-ret));
+	inlet->peeked_fd = -1;
+	return 0;
+}
+
 int inlet_start(struct inlet *inlet, pid_t pid, struct ramlift_source *source,
 		inlet_region_of *region_of, void *context, struct ramlift_error *error)
 {
@@ -183,6 +197,11 @@ int inlet_start(struct inlet *inlet, pid_t pid, struct ramlift_source *source,
 	inlet->source = source;
 	inlet->region_of = region_of;
 	inlet->context = context;
+	if (inlet->peeked_fd >= 0) {
+		ret = adopt_peeked(inlet, error);
+		if (ret)
+			return ret;
+	}
 	ret = -pthread_create(&inlet->acceptor, NULL, acceptor_run, inlet);
 	if (ret)
 		return error_set(error, ret, "cannot start a thread: %s", strerror(-ret));
@@ -314,6 +333,8 @@ void inlet_close(struct inlet *inlet)
 	if (!inlet)
 		return;
 	inlet_stop(inlet);
+	if (inlet->peeked_fd >= 0)
+		close(inlet->peeked_fd);
 	close(inlet->listen_fd);
 	close(inlet->stop_fd);
 	pthread_cond_destroy(&inlet->changed);

@@ -29,6 +29,14 @@ typedef int inlet_region_of(void *context, const struct stream_block *block);
 int inlet_open(uint16_t port, struct inlet **inlet, struct ramlift_error *error);
 uint16_t inlet_port(const struct inlet *inlet);
 
+/*
+ * Wait for a first connection, whosever it is, and say what it is about to send: the process, and
+ * the RAM blocks (room for STREAM_MAX_BLOCKS). Nothing is taken from the stream: inlet_start() then
+ * begins with this connection. -ECANCELED once interrupt_fd is readable.
+ */
+int inlet_peek(struct inlet *inlet, int interrupt_fd, pid_t *pid, struct stream_block *blocks,
+	       unsigned *n_blocks, struct ramlift_error *error);
+
 /* Take connections of QEMU, process pid, from now on, and read them. */
 int inlet_start(struct inlet *inlet, pid_t pid, struct ramlift_source *source,
 		inlet_region_of *region_of, void *context, struct ramlift_error *error);

@@ -23,7 +23,8 @@ struct inlet_connection {
 
 struct inlet {
 	int listen_fd;
-	int stop_fd; /* readable: everything ends */
+	int stop_fd;   /* readable: everything ends */
+	int peeked_fd; /* the main connection, after inlet_peek(); else -1 */
 	uint16_t port;
 	pid_t pid;
 	struct ramlift_source *source;

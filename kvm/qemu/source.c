@@ -278,6 +278,17 @@ static int check_status(const struct qemu_guest *guest, struct ramlift_error *er
 			 guest->status);
 }
 
+/* Pages that the guest has given back are not sent, and differ. */
+static int check_verify(const struct qemu_source *source, struct ramlift_error *error)
+{
+	if (!source->config.session.verify || !source->guest->free_page_hints)
+		return 0;
+	return error_set(error, -EOPNOTSUPP,
+			 "--verify compares all memory, and this QEMU leaves out what its guest "
+			 "reports as free: leave --verify out, or free-page-hint=on of the "
+			 "virtio-balloon");
+}
+
 static int map_ram(struct qemu_source *source, struct ramlift_error *error)
 {
 	const struct qemu_guest *guest = source->guest;
@@ -334,6 +345,8 @@ int qemu_source_new(const struct qemu_source_config *config, struct qemu_source 
 		ret = qemu_inspect(source->qmp, config->pid, &source->guest, error);
 	if (!ret)
 		ret = check_status(source->guest, error);
+	if (!ret)
+		ret = check_verify(source, error);
 	if (!ret)
 		ret = choose_name(source, error);
 	if (!ret)

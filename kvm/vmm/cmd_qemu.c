@@ -5,6 +5,7 @@
 static const struct command commands[] = {
 	{ "migrate", cmd_qemu_migrate, "move the guest of a QEMU on this host" },
 	{ "receive", cmd_qemu_receive, "take a guest into a QEMU that waits on this host" },
+	{ "proxy", cmd_qemu_proxy, "carry what somebody else (libvirt) lets a QEMU send" },
 };
 
 static const struct command_group qemu = {

@@ -20,6 +20,7 @@ add_executable(ramlift
 	cmd_parse.c
 	cmd_qemu.c
 	cmd_qemu_migrate.c
+	cmd_qemu_proxy.c
 	cmd_qemu_receive.c
 	cmd_receive.c
 	cmd_resolve.c

@@ -49,6 +49,7 @@ int cmd_devices(int argc, char **argv);
 int cmd_qemu(int argc, char **argv);
 int cmd_qemu_migrate(int argc, char **argv);
 int cmd_qemu_receive(int argc, char **argv);
+int cmd_qemu_proxy(int argc, char **argv);
 
 /*
  * Parse with argp; whatever does not fit ends the process with one sentence and COMMAND_USAGE, and
