@@ -250,6 +250,23 @@ static int take_status(struct qmp *qmp, const char *status, const json_t *inform
 	return -EREMOTEIO;
 }
 
+static uint64_t number_of(const json_t *object, const char *key)
+{
+	json_int_t number = json_integer_value(json_object_get(object, key));
+
+	return number > 0 ? (uint64_t)number : 0;
+}
+
+static void take_figures(const json_t *answer, struct control_progress *progress)
+{
+	const json_t *ram = json_object_get(answer, "ram");
+
+	progress->remaining_bytes = number_of(ram, "remaining");
+	progress->dirty_bytes_per_s =
+		number_of(ram, "dirty-pages-rate") * number_of(ram, "page-size");
+	progress->iterations = number_of(ram, "dirty-sync-count");
+}
+
 static int take_event(struct qmp *qmp, const json_t *event, struct control_progress *progress,
 		      struct ramlift_error *error)
 {
@@ -260,6 +277,8 @@ static int take_event(struct qmp *qmp, const json_t *event, struct control_progr
 		progress->stopped_ns = event_ns(event);
 	} else if (!strcmp(name, "RESUME")) {
 		progress->guest_stopped = false;
+	} else if (!strcmp(name, QMP_ANSWER)) {
+		take_figures(json_object_get(event, "data"), progress);
 	} else if (!strcmp(name, "BALLOON_CHANGE")) {
 		/* Rule 10: what a balloon takes is discarded, and pinned memory must not be. */
 		return error_set(error, -EBUSY,
@@ -289,25 +308,19 @@ int control_follow(struct qmp *qmp, struct control_progress *progress, struct ra
 	}
 }
 
-static uint64_t number_of(const json_t *object, const char *key)
+int control_ask(struct qmp *qmp, struct ramlift_error *error)
 {
-	json_int_t number = json_integer_value(json_object_get(object, key));
-
-	return number > 0 ? (uint64_t)number : 0;
+	return qmp_ask(qmp, "query-migrate", error);
 }
 
 int control_query(struct qmp *qmp, struct control_progress *progress, struct ramlift_error *error)
 {
-	json_t *answer, *ram;
+	json_t *answer;
 	int ret = qmp_call(qmp, "query-migrate", NULL, &answer, error);
 
 	if (ret)
 		return ret;
-	ram = json_object_get(answer, "ram");
-	progress->remaining_bytes = number_of(ram, "remaining");
-	progress->dirty_bytes_per_s =
-		number_of(ram, "dirty-pages-rate") * number_of(ram, "page-size");
-	progress->iterations = number_of(ram, "dirty-sync-count");
+	take_figures(answer, progress);
 	ret = take_status(qmp, text_of(answer, "status"), answer, progress, error);
 	json_decref(answer);
 	return ret;

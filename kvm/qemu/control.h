@@ -49,11 +49,17 @@ int control_migrate(struct qmp *qmp, uint16_t port, struct ramlift_error *error)
 /* Let the destination's QEMU listen at a unix socket, and not run its guest by itself. */
 int control_incoming(struct qmp *qmp, const char *path, struct ramlift_error *error);
 
-/* Take the events that have come in. -EREMOTEIO: the migration failed, and why; -ECANCELED: somebody
- * cancelled it; -ECONNRESET: QEMU is gone. */
+/* Take the events that have come in. -EREMOTEIO: the migration failed, and why; -ECANCELED:
+ * somebody cancelled it; -ECONNRESET: QEMU is gone. */
 int control_follow(struct qmp *qmp, struct control_progress *progress, struct ramlift_error *error);
 
-/* Ask for the figures. The same errors. */
+/*
+ * Ask for the figures, which come in with a later control_follow(). Does not wait: while QEMU
+ * writes its last pages it answers nobody, and it may be waiting for this side to read them.
+ */
+int control_ask(struct qmp *qmp, struct ramlift_error *error);
+
+/* The figures now, once QEMU's connections have broken. The errors of control_follow(). */
 int control_query(struct qmp *qmp, struct control_progress *progress, struct ramlift_error *error);
 
 /*

@@ -28,6 +28,7 @@ struct qmp {
 	struct qmp_input input;
 	json_t *events; /* an array, oldest first */
 	json_int_t last_id;
+	json_int_t asked_id; /* of qmp_ask(); 0: nothing is asked */
 	unsigned numbers[3];
 	char version[32];
 };
@@ -117,11 +118,26 @@ static int send_command(struct qmp *qmp, const char *command, json_t *arguments,
 	return ret;
 }
 
+/* Takes over the reference. */
 static void keep_event(struct qmp *qmp, json_t *event)
 {
 	if (json_array_size(qmp->events) >= MAX_EVENTS)
 		json_array_remove(qmp->events, 0);
-	json_array_append(qmp->events, event);
+	json_array_append_new(qmp->events, event);
+}
+
+/* A message that qmp_event() gives out, the caller's to free; NULL: it is none. */
+static json_t *as_event(struct qmp *qmp, json_t *message)
+{
+	json_t *answer = json_object_get(message, "return");
+
+	if (json_object_get(message, "event"))
+		return json_incref(message);
+	if (!qmp->asked_id ||
+	    json_number_value(json_object_get(message, "id")) != (double)qmp->asked_id)
+		return NULL;
+	qmp->asked_id = 0;
+	return answer ? json_pack("{s:s, s:O}", "event", QMP_ANSWER, "data", answer) : NULL;
 }
 
 /* Is it what the last command was waiting for? QEMU leaves the id out of what it cannot parse. */
@@ -151,7 +167,7 @@ int qmp_call(struct qmp *qmp, const char *command, json_t *arguments, json_t **r
 	     struct ramlift_error *error)
 {
 	uint64_t deadline_ns = clock_now_ns() + CALL_PATIENCE_NS;
-	json_t *message = NULL;
+	json_t *message = NULL, *event;
 	bool answered = false;
 	int ret;
 
@@ -163,9 +179,10 @@ int qmp_call(struct qmp *qmp, const char *command, json_t *arguments, json_t **r
 		ret = receive(qmp, deadline_ns, &message, error);
 		if (ret)
 			break;
-		if (json_object_get(message, "event"))
-			keep_event(qmp, message);
 		answered = is_answer(qmp, message);
+		event = answered ? NULL : as_event(qmp, message);
+		if (event)
+			keep_event(qmp, event);
 	}
 	if (ret == -ETIMEDOUT)
 		error_set(error, ret, "QEMU does not answer %s: it may be stopped or overloaded",
@@ -175,6 +192,18 @@ int qmp_call(struct qmp *qmp, const char *command, json_t *arguments, json_t **r
 	if (!ret && result)
 		*result = json_incref(json_object_get(message, "return"));
 	json_decref(message);
+	return ret;
+}
+
+int qmp_ask(struct qmp *qmp, const char *command, struct ramlift_error *error)
+{
+	int ret;
+
+	if (qmp->asked_id)
+		return 0;
+	ret = send_command(qmp, command, NULL, clock_now_ns() + CALL_PATIENCE_NS, error);
+	if (!ret)
+		qmp->asked_id = qmp->last_id;
 	return ret;
 }
 
@@ -210,11 +239,10 @@ int qmp_event(struct qmp *qmp, uint64_t deadline_ns, json_t **event, struct raml
 		ret = receive(qmp, deadline_ns, &message, error);
 		if (ret)
 			return ret;
-		if (json_object_get(message, "event")) {
-			*event = message;
+		*event = as_event(qmp, message);
+		json_decref(message); /* else it is the answer to a command that was given up */
+		if (*event)
 			return 0;
-		}
-		json_decref(message); /* the answer to a command that was given up */
 	}
 }
 

@@ -34,6 +34,14 @@ int qmp_open(const char *path, struct qmp **qmp, struct ramlift_error *error);
 int qmp_call(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
 	     struct ramlift_error *error);
 
+/*
+ * Send a command without arguments and do not wait: its answer comes as an event named QMP_ANSWER,
+ * with what the command returns as "data"; a refusal does not come. While one is asked, another one
+ * is not sent. For threads that QEMU may be waiting for.
+ */
+#define QMP_ANSWER "RAMLIFT_ANSWER"
+int qmp_ask(struct qmp *qmp, const char *command, struct ramlift_error *error);
+
 /* A line of the human monitor; the caller frees the text, which is what QEMU prints. */
 int qmp_monitor_command(struct qmp *qmp, const char *line, char **text,
 			struct ramlift_error *error);

@@ -102,6 +102,8 @@ static int take_back(void *context, struct ramlift_error *error)
 	if (!source->migrating)
 		return 0;
 	source->migrating = false;
+	/* First, for QEMU may be stuck in writing what nobody reads any more. */
+	inlet_stop(source->inlet);
 	return control_take_back(source->qmp, source->guest->running, error);
 }
 
@@ -174,14 +176,14 @@ static int check_inlet(struct qemu_source *source, struct ramlift_error *error)
 	return ours.code;
 }
 
-static int query(struct qemu_source *source, struct ramlift_error *error)
+static int ask_figures(struct qemu_source *source, struct ramlift_error *error)
 {
 	uint64_t now_ns = clock_now_ns();
 
 	if (now_ns < source->next_query_ns)
 		return 0;
 	source->next_query_ns = now_ns + QUERY_NS;
-	return control_query(source->qmp, &source->progress, error);
+	return control_ask(source->qmp, error);
 }
 
 static void judge_completeness(struct qemu_source *source, struct carried_tick *tick)
@@ -209,11 +211,12 @@ static int tick(void *context, struct carried_tick *tick, struct ramlift_error *
 	if (!ret)
 		ret = check_inlet(source, error);
 	if (!ret)
-		ret = query(source, error);
+		ret = ask_figures(source, error);
 	if (ret)
 		return ret;
 	inlet_set_window(source->inlet, tick->link_rate / WINDOW_DIVISOR);
 	tick->stats->bytes_remaining = source->progress.remaining_bytes + tick->backlog_bytes;
+	tick->stats->passes = source->progress.iterations;
 	tick->stats->dirty_rate_bytes_per_s = source->progress.dirty_bytes_per_s;
 	judge_completeness(source, tick);
 	return 0;
