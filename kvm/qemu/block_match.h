@@ -2,7 +2,7 @@
 /*
  * Which shared mapping of a QEMU is which RAM block, where there is no monitor to ask (libvirt
  * holds it): by the backend's file, whose name has the block's in it, or by a size that no other
- * has.
+ * block and no other mapping has.
  */
 #ifndef KVM_QEMU_BLOCK_MATCH_H
 #define KVM_QEMU_BLOCK_MATCH_H
@@ -15,11 +15,13 @@
 #define BLOCK_MATCH_GUEST_BYTES (256ull << 20)
 
 /*
- * The mapping of a block among a process's, or NULL: it is not shared. -EOPNOTSUPP: several
- * mappings could be it, or a block of guest memory is not shared; the sentence says what to change.
+ * The mapping of blocks[index] among a process's, or NULL: it is not shared. blocks are all that
+ * the guest has, as far as is known: a size that two of them have tells nothing. -EOPNOTSUPP: it
+ * cannot be told which mapping it is, or a block of guest memory is not shared; the sentence says
+ * what to change.
  */
-int block_match(const struct stream_block *block, const struct memory_mapping *mappings,
-		unsigned n_mappings, const struct memory_mapping **mapping,
-		struct ramlift_error *error);
+int block_match(const struct stream_block *blocks, unsigned n_blocks, unsigned index,
+		const struct memory_mapping *mappings, unsigned n_mappings,
+		const struct memory_mapping **mapping, struct ramlift_error *error);
 
 #endif

@@ -116,9 +116,10 @@ int inlet_peek(struct inlet *inlet, int interrupt_fd, pid_t *pid, struct stream_
 	if (ret)
 		return error_set(error, ret, ret == -ECANCELED ? "cancelled" : "cannot listen: %s",
 				 strerror(-ret));
-	ret = find_process(inlet, pid, error);
+	/* libvirt connects and hands the socket over: once QEMU has sent something, QEMU has it. */
+	ret = read_table(inlet, &peek, interrupt_fd, error);
 	if (!ret)
-		ret = read_table(inlet, &peek, interrupt_fd, error);
+		ret = find_process(inlet, pid, error);
 	if (ret)
 		return ret;
 	*n_blocks = peek.n_blocks;

@@ -35,7 +35,7 @@ static int map_blocks(struct proxy_destination *proxy, pid_t pid, const struct s
 	for (unsigned i = 0; !ret && i < n_blocks; i++) {
 		const struct memory_mapping *mapping;
 
-		ret = block_match(&blocks[i], mappings, n_mappings, &mapping, error);
+		ret = block_match(blocks, n_blocks, i, mappings, n_mappings, &mapping, error);
 		if (!ret && !mapping)
 			ret = error_set(error, -EINVAL,
 					"the waiting QEMU shares no memory of %llu MiB for block "

@@ -156,7 +156,8 @@ static int map_blocks(struct proxy_source *proxy, struct ramlift_error *error)
 		const struct memory_mapping *mapping;
 
 		proxy->regions[i] = -1;
-		ret = block_match(&proxy->blocks[i], mappings, n_mappings, &mapping, error);
+		ret = block_match(proxy->blocks, proxy->n_blocks, i, mappings, n_mappings, &mapping,
+				  error);
 		if (ret || !mapping)
 			continue;
 		proxy->regions[i] = (int)proxy->ram.n_regions;
