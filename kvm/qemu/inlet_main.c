@@ -17,6 +17,7 @@ struct reader {
 	struct inlet_connection *connection;
 	struct stream *stream;
 	bool ram_ended;
+	bool has_devices; /* something came behind the RAM section */
 	/* Neighbouring pages are named together. */
 	int run_region;
 	uint64_t run_first, run_pages;
@@ -52,6 +53,7 @@ static int pass(void *context, const void *bytes, size_t n_bytes, struct ramlift
 
 		if (ret)
 			return error_set(error, ret, "stopped");
+		reader->has_devices = true;
 	}
 	return inlet_pass(reader->connection, bytes, n_bytes, error);
 }
@@ -115,7 +117,7 @@ static int take_ram_end(void *context, struct ramlift_error *error)
 	return 0;
 }
 
-/* The end of the connection is an end only behind the RAM section. */
+/* The end of the connection is an end only behind the devices' state. */
 static int end(struct reader *reader, struct ramlift_error *error)
 {
 	struct inlet *inlet = reader->connection->inlet;
@@ -125,6 +127,10 @@ static int end(struct reader *reader, struct ramlift_error *error)
 		return error_set(
 			error, -ECONNRESET,
 			"QEMU ended its migration before all memory was sent: see its log");
+	if (!reader->has_devices)
+		return error_set(
+			error, -ECONNRESET,
+			"QEMU ended its migration before its devices were sent: see its log");
 	ret = source_send_piece(inlet->source, reader->connection->stream, NULL, 0, error);
 	if (ret)
 		return ret;

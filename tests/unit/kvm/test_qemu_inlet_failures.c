@@ -143,6 +143,14 @@ static void make_short(struct bytes *main, struct bytes *channel)
 	put_beginning(main);
 }
 
+/* It dies between its memory and its devices. */
+static void make_no_devices(struct bytes *main, struct bytes *channel)
+{
+	(void)channel;
+	put_beginning(main);
+	put_ending(main);
+}
+
 static void make_none_shared(struct bytes *main, struct bytes *channel)
 {
 	(void)channel;
@@ -227,6 +235,7 @@ static void make_cut_hello(struct bytes *main, struct bytes *channel)
 static const struct breakage breakages[] = {
 	{ "QEMU's", -EPROTO, make_garbage, false, false },
 	{ "before all memory was sent", -ECONNRESET, make_short, true, false },
+	{ "before its devices were sent", -ECONNRESET, make_no_devices, true, false },
 	{ "none of the guest's shared memory", -ENOENT, make_none_shared, false, false },
 	{ "multifd", -EPROTO, make_no_hello, false, false },
 	{ "multifd", -EPROTO, make_no_packet, false, false },
