@@ -155,8 +155,10 @@ static int read_packet(struct reader *reader, bool *end, struct ramlift_error *e
 	size_t packet_bytes;
 	int ret;
 
-	ret = receive(reader, reader->bytes, MULTIFD_HEADER_BYTES);
+	ret = receive(reader, reader->bytes, 1);
 	*end = ret == -ECONNRESET;
+	if (!ret)
+		ret = receive(reader, &reader->bytes[1], MULTIFD_HEADER_BYTES - 1);
 	if (ret)
 		return ret;
 	ret = multifd_header_decode(reader->bytes, &reader->packet, error);

@@ -205,6 +205,12 @@ static void cut(struct bytes *channel, size_t n_bytes)
 	channel->used = MULTIFD_HELLO_BYTES + n_bytes;
 }
 
+static void make_cut_header(struct bytes *main, struct bytes *channel)
+{
+	put_beginning(main);
+	cut(channel, 100);
+}
+
 static void make_cut_offsets(struct bytes *main, struct bytes *channel)
 {
 	put_beginning(main);
@@ -243,6 +249,7 @@ static const struct breakage breakages[] = {
 	{ "outside its block 'ram'", -EPROTO, make_outside, false, false },
 	{ "outside its block 'rom'", -EPROTO, make_outside_passed, false, false },
 	{ "multifd connection 1: Connection reset", -ECONNRESET, make_cut_hello, false, true },
+	{ "multifd connection 1: Connection reset", -ECONNRESET, make_cut_header, false, true },
 	{ "multifd connection 1: Connection reset", -ECONNRESET, make_cut_offsets, false, true },
 	{ "multifd connection 1: Connection reset", -ECONNRESET, make_cut_pages, false, true },
 	{ "multifd connection 1: Connection reset", -ECONNRESET, make_cut_passed_pages, false,
