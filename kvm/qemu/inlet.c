@@ -83,11 +83,30 @@ void inlet_fail(struct inlet *inlet, const struct ramlift_error *error)
 	source_hasten(inlet->source);
 }
 
+/* A connection that has ended too early says so only now: which synchronisation is the last one,
+ * the main channel's end tells. Under the lock. */
+static void check_ends(struct inlet *inlet)
+{
+	if (!inlet->ram_ended || inlet->error.code)
+		return;
+	for (unsigned i = 1; i < inlet->n_connections; i++) {
+		struct inlet_connection *connection = &inlet->connections[i];
+
+		if (atomic_load(&connection->ended) &&
+		    atomic_load(&connection->syncs) < inlet->expected_syncs)
+			error_set(&inlet->error, -ECONNRESET,
+				  "QEMU ended its multifd connection %u before its last pages: see "
+				  "its log",
+				  i);
+	}
+}
+
 int inlet_check(struct inlet *inlet, struct ramlift_error *error)
 {
 	int ret;
 
 	pthread_mutex_lock(&inlet->lock);
+	check_ends(inlet);
 	ret = inlet->error.code;
 	if (ret && error)
 		*error = inlet->error;

@@ -193,6 +193,7 @@ static int read_all(struct reader *reader, struct ramlift_error *error)
 		ret = read_packet(reader, &end, error);
 	if (!end)
 		return ret;
+	atomic_store(&reader->connection->ended, true);
 	return source_send_piece(reader->connection->inlet->source, reader->connection->stream,
 				 NULL, 0, error);
 }

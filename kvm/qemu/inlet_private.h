@@ -18,7 +18,9 @@ struct inlet_connection {
 	int fd;
 	pthread_t thread;
 	bool started;
-	_Atomic uint64_t syncs; /* multifd: synchronisation packets that were passed on */
+	/* multifd: synchronisation packets that were passed on; no more will come */
+	_Atomic uint64_t syncs;
+	atomic_bool ended;
 };
 
 struct inlet {

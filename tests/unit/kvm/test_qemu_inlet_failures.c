@@ -238,6 +238,16 @@ static void make_cut_hello(struct bytes *main, struct bytes *channel)
 	channel->used -= 1;
 }
 
+/* The channel misses the second of two synchronisations. */
+static void make_no_sync(struct bytes *main, struct bytes *channel)
+{
+	put_beginning(main);
+	put_ending(main);
+	put_number(main, 0, 1);
+	put_hello(channel, 0);
+	put_packet(channel, 1, "", 0, 0, 0);
+}
+
 static const struct breakage breakages[] = {
 	{ "QEMU's", -EPROTO, make_garbage, false, false },
 	{ "before all memory was sent", -ECONNRESET, make_short, true, false },
@@ -254,6 +264,7 @@ static const struct breakage breakages[] = {
 	{ "multifd connection 1: Connection reset", -ECONNRESET, make_cut_pages, false, true },
 	{ "multifd connection 1: Connection reset", -ECONNRESET, make_cut_passed_pages, false,
 	  true },
+	{ "multifd connection 1 before its last pages", -ECONNRESET, make_no_sync, false, true },
 };
 
 static void break_it(const struct breakage *breakage)
