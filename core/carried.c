@@ -2,15 +2,22 @@
 /* What a carrier calls: thin ways into the session, the dirty set and the lanes. */
 #include "core/carried.h"
 
+#include <errno.h>
+
 #include "core/destination.h"
+#include "core/error.h"
 #include "core/source.h"
 
-void source_carry(struct ramlift_source *source, const struct carried_ops *ops, void *carrier)
+int source_carry(struct ramlift_source *source, const struct carried_ops *ops, void *carrier,
+		 struct ramlift_error *error)
 {
+	if (dirty_bitmap_init(&source->named, source->ram.n_stripes))
+		return error_set(error, -ENOMEM, "no memory for the bitmap of named pages");
 	source->carried = ops;
 	source->carrier = carrier;
 	source->session.carry = ops->receive;
 	source->session.carrier = carrier;
+	return 0;
 }
 
 void destination_carry(struct ramlift_destination *destination, const struct carried_ops *ops,
@@ -32,13 +39,61 @@ int destination_send_piece(struct ramlift_destination *destination, unsigned str
 	return session_send_piece(&destination->session, stream, bytes, n_bytes, error);
 }
 
-/* Counted only when a page was not waiting already: lanes will send it once. */
+/*
+ * The pages of one stripe. Zeros that were never named are left out. That holds whatever thread
+ * reads a naming first: who is named is sent as it is at that time, which is no older than the
+ * zeros.
+ */
+static void queue_stripe(struct ramlift_source *source, uint64_t stripe, uint64_t bits, bool zeros)
+{
+	uint64_t named = bits, fresh;
+
+	if (zeros)
+		named &= atomic_load(&source->named.words[stripe]);
+	else
+		dirty_bitmap_set(&source->named, stripe, bits);
+	atomic_fetch_add(&source->zero_pages, (uint64_t)__builtin_popcountll(bits & ~named));
+	/* A page that waits already will be sent once. */
+	fresh = dirty_bitmap_set(&source->set.quiet, stripe, named);
+	atomic_fetch_add(&source->queued_bytes,
+			 (uint64_t)__builtin_popcountll(fresh) * RAMLIFT_PAGE_BYTES);
+}
+
+static void queue(struct ramlift_source *source, unsigned region, uint64_t first_page,
+		  uint64_t n_pages, bool zeros)
+{
+	const struct ram *ram = &source->ram;
+	uint64_t pages;
+
+	if (region >= ram->n_regions)
+		return;
+	pages = ram->regions[region].size_bytes / RAMLIFT_PAGE_BYTES;
+	if (first_page >= pages)
+		return;
+	if (n_pages > pages - first_page)
+		n_pages = pages - first_page;
+	while (n_pages) {
+		uint64_t bit = first_page % STRIPE_PAGES;
+		uint64_t n = STRIPE_PAGES - bit < n_pages ? STRIPE_PAGES - bit : n_pages;
+		uint64_t bits = n == 64 ? ~0ull : ((1ull << n) - 1) << bit;
+
+		queue_stripe(source, ram->first_stripe[region] + first_page / STRIPE_PAGES, bits,
+			     zeros);
+		first_page += n;
+		n_pages -= n;
+	}
+}
+
 void source_queue_pages(struct ramlift_source *source, unsigned region, uint64_t first_page,
 			uint64_t n_pages)
 {
-	uint64_t n_new = dirty_set_queue(&source->set, region, first_page, n_pages);
+	queue(source, region, first_page, n_pages, false);
+}
 
-	atomic_fetch_add(&source->queued_bytes, n_new * RAMLIFT_PAGE_BYTES);
+void source_queue_zeros(struct ramlift_source *source, unsigned region, uint64_t first_page,
+			uint64_t n_pages)
+{
+	queue(source, region, first_page, n_pages, true);
 }
 
 void source_wake_lanes(struct ramlift_source *source)

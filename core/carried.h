@@ -55,9 +55,10 @@ struct carried_ops {
 /*
  * Make a source or destination carry. Before its run; what pointers point to must outlive it. At
  * the source the dirty source's start() sets the program going: lanes run by then; harvest() has
- * nothing to do.
+ * nothing to do. -ENOMEM.
  */
-void source_carry(struct ramlift_source *source, const struct carried_ops *ops, void *carrier);
+int source_carry(struct ramlift_source *source, const struct carried_ops *ops, void *carrier,
+		 struct ramlift_error *error);
 void destination_carry(struct ramlift_destination *destination, const struct carried_ops *ops,
 		       void *carrier);
 
@@ -73,8 +74,13 @@ int destination_send_piece(struct ramlift_destination *destination, unsigned str
  *
  * Name pages to send, counted from the start of the region; what lies outside is ignored. Lanes are
  * not woken: that is source_wake_lanes(), once for all pages of a packet.
+ *
+ * Pages that the program found to be zeros need not be sent unless they were named before: the
+ * destination's memory is fresh.
  */
 void source_queue_pages(struct ramlift_source *source, unsigned region, uint64_t first_page,
+			uint64_t n_pages);
+void source_queue_zeros(struct ramlift_source *source, unsigned region, uint64_t first_page,
 			uint64_t n_pages);
 void source_wake_lanes(struct ramlift_source *source);
 uint64_t source_backlog_bytes(struct ramlift_source *source);

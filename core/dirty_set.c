@@ -35,51 +35,33 @@ static uint64_t region_pages(const struct ramlift_region *region)
 	return region->size_bytes / RAMLIFT_PAGE_BYTES;
 }
 
-/* Returns how many of the pages were not marked before. */
-static uint64_t mark(struct dirty_bitmap *bitmap, uint64_t first_stripe, uint64_t first_page,
-		     uint64_t n_pages)
+static void mark(struct dirty_bitmap *bitmap, uint64_t first_stripe, uint64_t first_page,
+		 uint64_t n_pages)
 {
-	uint64_t n_new = 0;
-
 	while (n_pages) {
 		uint64_t bit = first_page % STRIPE_PAGES;
 		uint64_t n = STRIPE_PAGES - bit < n_pages ? STRIPE_PAGES - bit : n_pages;
 		uint64_t bits = n == 64 ? ~0ull : ((1ull << n) - 1) << bit;
 
-		bits = dirty_bitmap_set(bitmap, first_stripe + first_page / STRIPE_PAGES, bits);
-		n_new += (uint64_t)__builtin_popcountll(bits);
+		dirty_bitmap_set(bitmap, first_stripe + first_page / STRIPE_PAGES, bits);
 		first_page += n;
 		n_pages -= n;
 	}
-	return n_new;
-}
-
-/* The same for pages of a region, as far as they are inside. */
-static uint64_t mark_in_region(const struct ram *ram, struct dirty_bitmap *bitmap, unsigned region,
-			       uint64_t first_page, uint64_t n_pages)
-{
-	uint64_t pages;
-
-	if (region >= ram->n_regions)
-		return 0;
-	pages = region_pages(&ram->regions[region]);
-	if (first_page >= pages)
-		return 0;
-	if (n_pages > pages - first_page)
-		n_pages = pages - first_page;
-	return mark(bitmap, ram->first_stripe[region], first_page, n_pages);
 }
 
 void ramlift_dirty_mark(struct ramlift_dirty_sink *sink, unsigned region, uint64_t first_page,
 			uint64_t n_pages)
 {
-	mark_in_region(sink->ram, &sink->incoming, region, first_page, n_pages);
-}
+	uint64_t pages;
 
-uint64_t dirty_set_queue(struct ramlift_dirty_sink *set, unsigned region, uint64_t first_page,
-			 uint64_t n_pages)
-{
-	return mark_in_region(set->ram, &set->quiet, region, first_page, n_pages);
+	if (region >= sink->ram->n_regions)
+		return;
+	pages = region_pages(&sink->ram->regions[region]);
+	if (first_page >= pages)
+		return;
+	if (n_pages > pages - first_page)
+		n_pages = pages - first_page;
+	mark(&sink->incoming, sink->ram->first_stripe[region], first_page, n_pages);
 }
 
 void ramlift_dirty_mark_words(struct ramlift_dirty_sink *sink, unsigned region, uint64_t first_page,

@@ -35,13 +35,6 @@ void dirty_set_fini(struct ramlift_dirty_sink *set);
  */
 void dirty_set_mark_present(struct ramlift_dirty_sink *set, bool skip_holes);
 
-/*
- * Mark pages as quiet at once: somebody else knows that they are to be sent now. Any thread; what
- * lies outside the region is ignored. Returns how many of them were not quiet before.
- */
-uint64_t dirty_set_queue(struct ramlift_dirty_sink *set, unsigned region, uint64_t first_page,
-			 uint64_t n_pages);
-
 /* One tick has passed. Returns the number of pages that came in since the last call. One thread
  * only. */
 uint64_t dirty_set_fold(struct ramlift_dirty_sink *set);

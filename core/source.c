@@ -122,6 +122,7 @@ void ramlift_source_free(struct ramlift_source *source)
 {
 	if (!source)
 		return;
+	dirty_bitmap_fini(&source->named);
 	dirty_set_fini(&source->set);
 	ram_fini(&source->ram);
 	session_fini(&source->session);

@@ -42,7 +42,9 @@ struct ramlift_source {
 	/* When another program's migration is carried; see carried.h. */
 	const struct carried_ops *carried;
 	void *carrier;
+	struct dirty_bitmap named;     /* pages that were ever queued */
 	_Atomic uint64_t queued_bytes; /* of pages named, each as often as it had to be sent */
+	_Atomic uint64_t zero_pages;   /* named as zeros, and not queued */
 	uint64_t stopped_ns;	       /* since when that program's guest stands */
 
 	struct source_rates rates;

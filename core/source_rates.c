@@ -129,6 +129,7 @@ void source_collect_stats(struct ramlift_source *source)
 		if (lane->sweeps < stats->passes)
 			stats->passes = lane->sweeps;
 	}
+	stats->zero_pages += atomic_load(&source->zero_pages);
 	stats->dirty_rate_bytes_per_s = (uint64_t)source->rates.dirty_rate;
 	stats->send_rate_bytes_per_s = (uint64_t)source->rates.send_rate;
 	stats->throttled = source->limit_pages_per_s != 0;

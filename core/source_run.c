@@ -157,7 +157,7 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 		.transport = source->transport,
 		.endpoint = source->endpoint,
 		.n_lanes = config->lanes,
-		.skip_zeros = fresh,
+		.skip_zeros = fresh && !source->carried, /* its program has looked */
 		.bandwidth_bytes_per_s = config->bandwidth_bytes_per_s,
 	};
 	struct registrar_config registrar = {

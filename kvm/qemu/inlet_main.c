@@ -20,14 +20,19 @@ struct reader {
 	bool has_devices; /* something came behind the RAM section */
 	/* Neighbouring pages are named together. */
 	int run_region;
+	bool run_zeros;
 	uint64_t run_first, run_pages;
 };
 
 static void name_run(struct reader *reader)
 {
-	if (reader->run_pages)
-		source_queue_pages(reader->connection->inlet->source, (unsigned)reader->run_region,
-				   reader->run_first, reader->run_pages);
+	struct ramlift_source *source = reader->connection->inlet->source;
+	unsigned region = (unsigned)reader->run_region;
+
+	if (reader->run_pages && reader->run_zeros)
+		source_queue_zeros(source, region, reader->run_first, reader->run_pages);
+	else if (reader->run_pages)
+		source_queue_pages(source, region, reader->run_first, reader->run_pages);
 	reader->run_pages = 0;
 }
 
@@ -82,7 +87,7 @@ static int take_blocks(void *context, struct stream_block *blocks, unsigned n_bl
 	return 0;
 }
 
-static int take_page(void *context, unsigned block, uint64_t offset_bytes,
+static int take_page(void *context, unsigned block, uint64_t offset_bytes, bool zeros,
 		     struct ramlift_error *error)
 {
 	struct reader *reader = context;
@@ -90,9 +95,11 @@ static int take_page(void *context, unsigned block, uint64_t offset_bytes,
 	uint64_t page = offset_bytes / RAMLIFT_PAGE_BYTES;
 
 	(void)error;
-	if (reader->run_region != region || reader->run_first + reader->run_pages != page) {
+	if (reader->run_region != region || reader->run_zeros != zeros ||
+	    reader->run_first + reader->run_pages != page) {
 		name_run(reader);
 		reader->run_region = region;
+		reader->run_zeros = zeros;
 		reader->run_first = page;
 	}
 	reader->run_pages++;

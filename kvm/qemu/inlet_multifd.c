@@ -83,26 +83,40 @@ static int find_block(struct reader *reader, uint64_t *size_bytes, int *region,
 	return ret == -ENOENT ? -EPROTO : ret;
 }
 
-static void name_pages(struct reader *reader, unsigned region)
+typedef void name_call(struct ramlift_source *source, unsigned region, uint64_t first_page,
+		       uint64_t n_pages);
+
+/* Neighbouring pages are named together. */
+static void name_run(const struct reader *reader, unsigned region, unsigned begin, unsigned end,
+		     name_call *name)
 {
 	struct ramlift_source *source = reader->connection->inlet->source;
 	const uint8_t *offsets = &reader->bytes[MULTIFD_HEADER_BYTES];
-	unsigned n_pages = reader->packet.n_normal + reader->packet.n_zero;
 	uint64_t first = 0, n = 0;
 
-	for (unsigned i = 0; i < n_pages; i++) {
+	for (unsigned i = begin; i < end; i++) {
 		uint64_t page = multifd_offset(offsets, i) / RAMLIFT_PAGE_BYTES;
 
 		if (n && page == first + n) {
 			n++;
 			continue;
 		}
-		source_queue_pages(source, region, first, n);
+		name(source, region, first, n);
 		first = page;
 		n = 1;
 	}
-	source_queue_pages(source, region, first, n);
-	source_wake_lanes(source);
+	name(source, region, first, n);
+}
+
+/* The offsets of pages with bytes come first, then those of zeros. */
+static void name_pages(const struct reader *reader, unsigned region)
+{
+	unsigned n_normal = reader->packet.n_normal;
+	unsigned n_pages = n_normal + reader->packet.n_zero;
+
+	name_run(reader, region, 0, n_normal, source_queue_pages);
+	name_run(reader, region, n_normal, n_pages, source_queue_zeros);
+	source_wake_lanes(reader->connection->inlet->source);
 }
 
 /* Pages of a block that is not shared: the packet goes on as it is. */

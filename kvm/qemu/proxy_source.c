@@ -196,11 +196,15 @@ static int carry(struct proxy_source *proxy, struct ramlift_error *error)
 	ret = ramlift_source_new(&config, &session, error);
 	if (ret)
 		goto free_description;
-	source_carry(session, &carried_ops, proxy);
+	ret = source_carry(session, &carried_ops, proxy, error);
+	if (ret)
+		goto free_session;
 	atomic_store(&proxy->session, session);
 	ret = ramlift_source_run(session, error);
 	atomic_store(&proxy->session, NULL);
 	ramlift_source_stats(session, &proxy->stats);
+
+free_session:
 	ramlift_source_free(session);
 
 free_description:

@@ -330,7 +330,7 @@ static int make_session(struct qemu_source *source, struct ramlift_error *error)
 	config->tick_ns = TICK_NS;
 	ret = ramlift_source_new(config, &source->session, error);
 	if (!ret)
-		source_carry(source->session, &carried_ops, source);
+		ret = source_carry(source->session, &carried_ops, source, error);
 	return ret;
 }
 

@@ -49,7 +49,7 @@ struct stream_sink {
 	 * QEMU sent a page, or a page of zeros, of a carried block: aligned and inside the block.
 	 * Nothing of it is passed. May be called ahead of pass() for bytes that came before it.
 	 */
-	int (*page)(void *context, unsigned block, uint64_t offset_bytes,
+	int (*page)(void *context, unsigned block, uint64_t offset_bytes, bool zeros,
 		    struct ramlift_error *error);
 	/*
 	 * Once. The RAM section's END and its footer have been passed, and no byte behind them:

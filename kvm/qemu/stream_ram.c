@@ -159,7 +159,7 @@ static int take_record(struct stream *stream, uint64_t offset_bytes, bool zero,
 	stream->page_passes = !block->carried;
 	if (!block->carried)
 		return next_record(stream, error);
-	ret = stream->sink.page(stream->context, stream->block, offset_bytes, error);
+	ret = stream->sink.page(stream->context, stream->block, offset_bytes, zero, error);
 	stream_expect(stream, stream_ram_record, STREAM_RECORD_BYTES);
 	return ret;
 }

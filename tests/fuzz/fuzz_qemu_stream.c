@@ -53,7 +53,7 @@ static int take_blocks(void *context, struct stream_block *blocks, unsigned n_bl
 	return 0;
 }
 
-static int take_page(void *context, unsigned block, uint64_t offset_bytes,
+static int take_page(void *context, unsigned block, uint64_t offset_bytes, bool zeros,
 		     struct ramlift_error *error)
 {
 	struct result *result = context;
@@ -63,7 +63,7 @@ static int take_page(void *context, unsigned block, uint64_t offset_bytes,
 	CHECK(offset_bytes % STREAM_PAGE_BYTES == 0);
 	CHECK(offset_bytes <= result->blocks[block].size_bytes - STREAM_PAGE_BYTES);
 	result->n_pages++;
-	result->pages_hash = (result->pages_hash ^ block ^ offset_bytes) * 0x100000001b3;
+	result->pages_hash = (result->pages_hash ^ block ^ offset_bytes ^ zeros) * 0x100000001b3;
 	return 0;
 }
 

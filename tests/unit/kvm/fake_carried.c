@@ -77,6 +77,13 @@ void source_queue_pages(struct ramlift_source *source, unsigned region, uint64_t
 	pthread_mutex_unlock(&carried->lock);
 }
 
+/* Pages of zeros need not be named. */
+void source_queue_zeros(struct ramlift_source *source, unsigned region, uint64_t first_page,
+			uint64_t n_pages)
+{
+	source_queue_pages(source, region, first_page, n_pages);
+}
+
 void source_wake_lanes(struct ramlift_source *source)
 {
 	atomic_fetch_add(&source->carried.wakes, 1);

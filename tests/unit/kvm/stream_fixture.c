@@ -165,7 +165,7 @@ static int take_blocks(void *context, struct stream_block *blocks, unsigned n_bl
 	return called(record, error);
 }
 
-static int take_page(void *context, unsigned block, uint64_t offset_bytes,
+static int take_page(void *context, unsigned block, uint64_t offset_bytes, bool zeros,
 		     struct ramlift_error *error)
 {
 	struct record *record = context;
@@ -175,6 +175,7 @@ static int take_page(void *context, unsigned block, uint64_t offset_bytes,
 	assert_int_equal(offset_bytes % STREAM_PAGE_BYTES, 0);
 	put_number(&record->pages, block, 4);
 	put_number(&record->pages, offset_bytes, 8);
+	record->n_zeros += zeros;
 	return called(record, error);
 }
 

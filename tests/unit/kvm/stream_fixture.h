@@ -55,6 +55,7 @@ struct record {
 	unsigned n_blocks;
 	const struct stream_block *blocks;
 	struct bytes pages; /* block 4, offset 8 */
+	size_t n_zeros;	    /* of those */
 };
 
 extern const struct stream_sink record_sink;

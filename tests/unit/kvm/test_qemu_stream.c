@@ -79,6 +79,7 @@ static void test_capture(const char *name, size_t n_bytes, size_t tail, size_t c
 	parse(&bytes, "ram", bytes.used, &record);
 	assert_int_equal(record.n_blocks, 6);
 	assert_int_equal(n_pages(&record), 502 + content_pages);
+	assert_int_equal(record.n_zeros, 502);
 	for (size_t i = 0; i < n_pages(&record); i++) {
 		assert_int_equal(page_block(&record, i), 0);
 		seen[page_offset(&record, i) / 4096]++;
@@ -189,6 +190,7 @@ static void test_by_hand(void **unused)
 	assert_memory_equal(record.passed.data, expected.data, expected.used);
 	assert_int_equal(record.passed_at_end, expected.used - 22);
 	assert_int_equal(n_pages(&record), 5);
+	assert_int_equal(record.n_zeros, 2);
 	for (size_t i = 0; i < 5; i++)
 		assert_int_equal(page_offset(&record, i), offsets[i]);
 	parse_again(&record, "ram");
