@@ -80,6 +80,11 @@ keeper_has_stamped()
 	! qemu_is_alive "$1" || grep -qs '^keeper: stamped' "$run/$1.serial"
 }
 
+keeper_has_spoken()
+{
+	[[ -n $(keeper_says "$1" sweeps) ]]
+}
+
 # $1 name, $2 sweeps
 keeper_has_swept()
 {
