@@ -15,7 +15,8 @@
 #include "kvm/qemu/socket_owner.h"
 
 #define LEAST_WINDOW_BYTES (2u << 20)
-#define ROOM_POLL_NS	   (200 * NS_PER_US)
+#define ROOM_POLL_NS	   (1 * NS_PER_MS)
+#define WAKE_BYTES	   (1u << 20) /* worth waking the lanes before the next tick does */
 /* Of each connection: what waits there is invisible to QEMU's own measuring. */
 #define RECEIVE_BUFFER_BYTES (1 << 20)
 
@@ -31,7 +32,7 @@ int inlet_open(uint16_t port, struct inlet **result, struct ramlift_error *error
 {
 	struct inlet *inlet = calloc(1, sizeof(*inlet));
 	struct address address;
-	int one_mib = RECEIVE_BUFFER_BYTES;
+	int bytes = RECEIVE_BUFFER_BYTES;
 	int ret;
 
 	if (!inlet)
@@ -43,7 +44,9 @@ int inlet_open(uint16_t port, struct inlet **result, struct ramlift_error *error
 	ret = address_listen(&address, &inlet->listen_fd, error);
 	if (ret)
 		goto free_inlet;
-	setsockopt(inlet->listen_fd, SOL_SOCKET, SO_RCVBUF, &one_mib, sizeof(one_mib));
+	/* Connections inherit it. Without the right to exceed the host's limit it is that limit. */
+	if (setsockopt(inlet->listen_fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)))
+		setsockopt(inlet->listen_fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
 	ret = address_of_socket(inlet->listen_fd, &address);
 	if (!ret) {
 		inlet->stop_fd = eventfd(0, EFD_CLOEXEC);
@@ -233,17 +236,36 @@ void inlet_set_window(struct inlet *inlet, uint64_t bytes)
 	atomic_store(&inlet->window_bytes, bytes > LEAST_WINDOW_BYTES ? bytes : LEAST_WINDOW_BYTES);
 }
 
-/* By looking again and again: lanes tell nobody of what completes, and this is no hot path. */
-int inlet_await_room(struct inlet *inlet)
+void inlet_named(struct inlet_connection *connection, uint64_t n_pages)
 {
-	while (source_backlog_bytes(inlet->source) > atomic_load(&inlet->window_bytes)) {
-		int ret = wait_for_fd(inlet->stop_fd, POLLIN, 0, -1);
+	connection->unwoken_bytes += n_pages * RAMLIFT_PAGE_BYTES;
+	if (connection->unwoken_bytes >= WAKE_BYTES)
+		inlet_wake_lanes(connection);
+}
 
-		if (!ret)
-			return -ECANCELED;
-		clock_sleep_until(clock_now_ns() + ROOM_POLL_NS);
-	}
-	return 0;
+void inlet_wake_lanes(struct inlet_connection *connection)
+{
+	if (connection->unwoken_bytes)
+		source_wake_lanes(connection->inlet->source);
+	connection->unwoken_bytes = 0;
+}
+
+/* By looking again and again: lanes tell nobody of what completes, and this is no hot path. */
+int inlet_await_room(struct inlet_connection *connection)
+{
+	struct inlet *inlet = connection->inlet;
+	int ret = 0;
+
+	if (source_backlog_bytes(inlet->source) <= atomic_load(&inlet->window_bytes))
+		return 0;
+	inlet_wake_lanes(connection);
+	pthread_mutex_lock(&inlet->lock);
+	while (!inlet->stopping &&
+	       source_backlog_bytes(inlet->source) > atomic_load(&inlet->window_bytes))
+		clock_wait(&inlet->changed, &inlet->lock, clock_now_ns() + ROOM_POLL_NS);
+	ret = inlet->stopping ? -ECANCELED : 0;
+	pthread_mutex_unlock(&inlet->lock);
+	return ret;
 }
 
 int inlet_pass(struct inlet_connection *connection, const void *bytes, size_t n_bytes,

@@ -33,6 +33,7 @@ static void name_run(struct reader *reader)
 		source_queue_zeros(source, region, reader->run_first, reader->run_pages);
 	else if (reader->run_pages)
 		source_queue_pages(source, region, reader->run_first, reader->run_pages);
+	inlet_named(reader->connection, reader->run_pages);
 	reader->run_pages = 0;
 }
 
@@ -113,7 +114,7 @@ static int take_ram_end(void *context, struct ramlift_error *error)
 
 	(void)error;
 	name_run(reader);
-	source_wake_lanes(inlet->source);
+	inlet_wake_lanes(reader->connection);
 	reader->ram_ended = true;
 	pthread_mutex_lock(&inlet->lock);
 	inlet->expected_syncs = stream_syncs(reader->stream);
@@ -172,8 +173,7 @@ static int read_all(struct reader *reader, uint8_t *bytes, struct ramlift_error 
 		if (ret)
 			return ret;
 		name_run(reader);
-		source_wake_lanes(inlet->source);
-		ret = inlet_await_room(inlet);
+		ret = inlet_await_room(reader->connection);
 		if (ret)
 			return ret;
 	}

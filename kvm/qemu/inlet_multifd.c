@@ -116,7 +116,7 @@ static void name_pages(const struct reader *reader, unsigned region)
 
 	name_run(reader, region, 0, n_normal, source_queue_pages);
 	name_run(reader, region, n_normal, n_pages, source_queue_zeros);
-	source_wake_lanes(reader->connection->inlet->source);
+	inlet_named(reader->connection, n_pages);
 }
 
 /* Pages of a block that is not shared: the packet goes on as it is. */
@@ -186,10 +186,11 @@ static int read_packet(struct reader *reader, bool *end, struct ramlift_error *e
 	if (ret)
 		return ret;
 	if (multifd_is_sync(&reader->packet)) {
+		inlet_wake_lanes(connection);
 		atomic_fetch_add(&connection->syncs, 1);
 		source_hasten(connection->inlet->source); /* perhaps the last one */
 	}
-	return inlet_await_room(connection->inlet);
+	return inlet_await_room(connection);
 }
 
 static int read_all(struct reader *reader, struct ramlift_error *error)

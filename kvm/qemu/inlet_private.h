@@ -18,6 +18,7 @@ struct inlet_connection {
 	int fd;
 	pthread_t thread;
 	bool started;
+	uint64_t unwoken_bytes; /* named since lanes were last woken; the connection's own */
 	/* multifd: synchronisation packets that were passed on; no more will come */
 	_Atomic uint64_t syncs;
 	atomic_bool ended;
@@ -57,8 +58,12 @@ void *inlet_multifd_run(void *argument);
 /* Record the first failure, and let the session see it. */
 void inlet_fail(struct inlet *inlet, const struct ramlift_error *error);
 
+/* Pages were named: wake the lanes once there are enough of them; each tick does so in any case. */
+void inlet_named(struct inlet_connection *connection, uint64_t n_pages);
+void inlet_wake_lanes(struct inlet_connection *connection);
+
 /* Wait until lanes have caught up; -ECANCELED once the inlet stops. */
-int inlet_await_room(struct inlet *inlet);
+int inlet_await_room(struct inlet_connection *connection);
 
 /* Pieces of any size. */
 int inlet_pass(struct inlet_connection *connection, const void *bytes, size_t n_bytes,
