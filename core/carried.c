@@ -23,6 +23,7 @@ int source_carry(struct ramlift_source *source, const struct carried_ops *ops, v
 void destination_carry(struct ramlift_destination *destination, const struct carried_ops *ops,
 		       void *carrier)
 {
+	destination->carried = ops;
 	destination->session.carry = ops->receive;
 	destination->session.carrier = carrier;
 }

@@ -35,13 +35,19 @@ struct carried_tick {
 	uint64_t stopped_ns;	     /* out, with complete: since when the guest stands */
 };
 
-/* All on the session's thread. Each returns 0 or -errno with a sentence. */
+/* On the session's thread, but for one. Each returns 0 or -errno with a sentence. */
 struct carried_ops {
 	/* A piece from the other side's program; n_bytes 0: that stream has ended there. */
 	int (*receive)(void *carrier, unsigned stream, const void *bytes, size_t n_bytes,
 		       struct ramlift_error *error);
 
-	/* The rest is the source's alone; NULL at the destination. */
+	/*
+	 * Destination, on the registrar's threads: a part of guest memory is about to be
+	 * registered. When this returns it reads as zeros. NULL: it has since create().
+	 */
+	int (*clear)(void *carrier, void *hva, uint64_t size_bytes, struct ramlift_error *error);
+
+	/* The rest is the source's alone. */
 	int (*tick)(void *carrier, struct carried_tick *tick, struct ramlift_error *error);
 
 	/* RAM is complete at the destination, and no lane can change it any more: let the rest of

@@ -4,6 +4,7 @@
 #ifndef CORE_DESTINATION_H
 #define CORE_DESTINATION_H
 
+#include "core/carried.h"
 #include "core/ram.h"
 #include "core/registrar.h"
 #include "core/session.h"
@@ -13,6 +14,8 @@ struct ramlift_destination {
 	struct ramlift_destination_config config;
 	struct address local;
 	int listen_fd;
+
+	const struct carried_ops *carried; /* when another program's migration is carried */
 
 	/* Set as the session gets on, undone in reverse order at its end. */
 	struct message *offer_message; /* offer.machine points into it */

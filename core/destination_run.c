@@ -178,15 +178,25 @@ static int announce_slice(void *context, unsigned slice, const struct slice_key 
 				  error);
 }
 
+static int clear_slice(void *context, unsigned index, struct ramlift_error *error)
+{
+	struct ramlift_destination *destination = context;
+	const struct slice *slice = &destination->ram.slices[index];
+
+	return destination->carried->clear(destination->session.carrier, slice->hva,
+					   slice->size_bytes, error);
+}
+
 static int prepare(struct ramlift_destination *destination, struct ramlift_error *error)
 {
 	struct registrar_config registrar = {
 		.n_slices = 0,
+		.before = destination->carried && destination->carried->clear ? clear_slice : NULL,
 		.n_threads = destination->config.register_threads,
 		.ready = announce_slice,
 		.context = destination,
 	};
-	struct accept accept = { .fresh = true }; /* create() promises zeros */
+	struct accept accept = { .fresh = true }; /* create() or clear() promise zeros */
 	struct address local;
 	uint32_t length;
 	void *payload;

@@ -37,11 +37,15 @@ static void *registrar_thread(void *argument)
 		unsigned slice = atomic_fetch_add(&registrar->next, 1);
 		struct ramlift_error error = { 0 };
 		struct slice_key key = { 0 };
-		int ret;
+		int ret = 0;
 
 		if (slice >= config->n_slices)
 			break;
-		ret = config->transport->register_slice(config->endpoint, slice, &key, &error);
+		if (config->before)
+			ret = config->before(config->context, slice, &error);
+		if (!ret)
+			ret = config->transport->register_slice(config->endpoint, slice, &key,
+								&error);
 		if (!ret)
 			ret = config->ready(config->context, slice, &key, &error);
 		if (ret) {

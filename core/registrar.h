@@ -13,6 +13,8 @@ struct registrar_config {
 	struct endpoint *endpoint;
 	unsigned n_slices;
 	unsigned n_threads;
+	/* One slice is about to be registered. As ready; may be NULL. */
+	int (*before)(void *context, unsigned slice, struct ramlift_error *error);
 	/* One slice is registered. On one of the registrar's threads; what it returns but 0 ends
 	 * the registration. */
 	int (*ready)(void *context, unsigned slice, const struct slice_key *key,

@@ -53,8 +53,6 @@ static int map_blocks(struct qemu_destination *destination, const json_t *blocks
 			return error_set(error, -EPROTO, "the source's blocks and regions differ");
 		ret = guest_ram_add(&destination->ram, destination->guest->pid, &block->mapping,
 				    error);
-		if (!ret) /* create() promises zeros */
-			ret = memory_clear(&destination->ram.regions[i], error);
 	}
 	return ret;
 }
@@ -183,8 +181,16 @@ static int receive(void *context, unsigned stream, const void *bytes, size_t n_b
 	return ret ? ret : outlet_write(destination->outlet, stream, bytes, n_bytes, error);
 }
 
+static int clear(void *context, void *hva, uint64_t size_bytes, struct ramlift_error *error)
+{
+	const struct qemu_destination *destination = context;
+
+	return guest_ram_clear(&destination->ram, hva, size_bytes, error);
+}
+
 static const struct carried_ops carried_ops = {
 	.receive = receive,
+	.clear = clear,
 };
 
 int qemu_destination_new(const struct qemu_destination_config *config,

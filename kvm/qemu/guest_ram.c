@@ -28,6 +28,23 @@ int guest_ram_add(struct guest_ram *ram, pid_t pid, const struct memory_mapping 
 	return 0;
 }
 
+int guest_ram_clear(const struct guest_ram *ram, void *hva, uint64_t size_bytes,
+		    struct ramlift_error *error)
+{
+	for (unsigned i = 0; i < ram->n_regions; i++) {
+		struct ramlift_region part = ram->regions[i];
+		uint64_t offset = (uint64_t)((char *)hva - (char *)part.hva);
+
+		if (hva < part.hva || offset >= part.size_bytes)
+			continue;
+		part.hva = hva;
+		part.memfd_offset += offset;
+		part.size_bytes = size_bytes;
+		return memory_clear(&part, error);
+	}
+	return error_set(error, -EINVAL, "a slice is not in guest memory");
+}
+
 void guest_ram_fini(struct guest_ram *ram)
 {
 	for (unsigned i = 0; i < ram->n_regions; i++)

@@ -44,8 +44,6 @@ static int map_blocks(struct proxy_destination *proxy, pid_t pid, const struct s
 					blocks[i].name);
 		if (!ret)
 			ret = guest_ram_add(&proxy->ram, pid, mapping, error);
-		if (!ret) /* create() promises zeros */
-			ret = memory_clear(&proxy->ram.regions[i], error);
 	}
 	free(mappings);
 	return ret;
@@ -142,8 +140,16 @@ static int receive(void *context, unsigned stream, const void *bytes, size_t n_b
 	return ret ? ret : outlet_write(proxy->outlet, stream, bytes, n_bytes, error);
 }
 
+static int clear(void *context, void *hva, uint64_t size_bytes, struct ramlift_error *error)
+{
+	const struct proxy_destination *proxy = context;
+
+	return guest_ram_clear(&proxy->ram, hva, size_bytes, error);
+}
+
 static const struct carried_ops carried_ops = {
 	.receive = receive,
+	.clear = clear,
 };
 
 int proxy_destination_new(const char *connect, const struct ramlift_destination_config *session,
