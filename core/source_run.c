@@ -315,7 +315,8 @@ static int carried_decision(struct ramlift_source *source, const struct decision
 	if (ret)
 		return ret;
 	*decision = DECISION_GO_ON;
-	if (tick.complete)
+	/* Its program may have few pages and be done before all slices are registered. */
+	if (tick.complete && input->first_pass_done)
 		*decision = DECISION_SWITCH_OVER;
 	else if (input->max_total_ns && input->elapsed_ns >= input->max_total_ns)
 		*decision = DECISION_GIVE_UP;
