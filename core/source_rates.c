@@ -113,11 +113,11 @@ void source_collect_stats(struct ramlift_source *source)
 {
 	struct ramlift_stats *stats = &source->session.stats;
 	uint64_t streaming_ns = clock_now_ns() - source->stream_begin_ns;
+	uint64_t passes = 0;
 
 	stats->n_lanes = source->config.lanes;
 	stats->bytes_sent = 0;
 	stats->zero_pages = 0;
-	stats->passes = UINT64_MAX;
 	for (unsigned i = 0; i < stats->n_lanes; i++) {
 		struct ramlift_lane_stats *lane = &stats->lanes[i];
 
@@ -126,11 +126,14 @@ void source_collect_stats(struct ramlift_source *source)
 						    (double)streaming_ns);
 		stats->bytes_sent += lane->bytes_sent;
 		stats->zero_pages += lane->zero_pages;
-		if (lane->sweeps < stats->passes)
-			stats->passes = lane->sweeps;
+		if (!i || lane->sweeps < passes)
+			passes = lane->sweeps;
 	}
 	stats->zero_pages += atomic_load(&source->zero_pages);
-	stats->dirty_rate_bytes_per_s = (uint64_t)source->rates.dirty_rate;
+	if (!source->carried) { /* else they are the carrier's to know */
+		stats->passes = passes;
+		stats->dirty_rate_bytes_per_s = (uint64_t)source->rates.dirty_rate;
+	}
 	stats->send_rate_bytes_per_s = (uint64_t)source->rates.send_rate;
 	stats->throttled = source->limit_pages_per_s != 0;
 }

@@ -113,16 +113,20 @@ static int change_capabilities(struct qmp *qmp, unsigned n_multifd, int auto_con
 	return set_capabilities(qmp, changes, error);
 }
 
+static json_int_t downtime_ms(uint64_t downtime_ns)
+{
+	return (json_int_t)((downtime_ns + NS_PER_MS - 1) / NS_PER_MS);
+}
+
 static int change_parameters(struct qmp *qmp, const struct control_settings *settings,
 			     json_t *before, struct ramlift_error *error)
 {
-	json_int_t downtime_ms =
-		(json_int_t)((settings->max_downtime_ns + NS_PER_MS - 1) / NS_PER_MS);
 	json_int_t bandwidth = settings->bandwidth_bytes_per_s
 				       ? (json_int_t)settings->bandwidth_bytes_per_s
 				       : NO_LIMIT;
-	json_t *changes = json_pack("{s:I, s:I, s:s}", "downtime-limit", downtime_ms,
-				    "max-bandwidth", bandwidth, "multifd-compression", "none");
+	json_t *changes = json_pack("{s:I, s:I, s:s}", "downtime-limit",
+				    downtime_ms(settings->max_downtime_ns), "max-bandwidth",
+				    bandwidth, "multifd-compression", "none");
 	json_t *parameters, *value;
 	const char *key;
 	int ret;
@@ -257,10 +261,13 @@ static uint64_t number_of(const json_t *object, const char *key)
 	return number > 0 ? (uint64_t)number : 0;
 }
 
+/* Nothing to take from the answer to another command. */
 static void take_figures(const json_t *answer, struct control_progress *progress)
 {
 	const json_t *ram = json_object_get(answer, "ram");
 
+	if (!ram)
+		return;
 	progress->remaining_bytes = number_of(ram, "remaining");
 	progress->dirty_bytes_per_s =
 		number_of(ram, "dirty-pages-rate") * number_of(ram, "page-size");
@@ -310,7 +317,13 @@ int control_follow(struct qmp *qmp, struct control_progress *progress, struct ra
 
 int control_ask(struct qmp *qmp, struct ramlift_error *error)
 {
-	return qmp_ask(qmp, "query-migrate", error);
+	return qmp_ask(qmp, "query-migrate", NULL, error);
+}
+
+int control_set_downtime(struct qmp *qmp, uint64_t downtime_ns, struct ramlift_error *error)
+{
+	return qmp_ask(qmp, "migrate-set-parameters",
+		       json_pack("{s:I}", "downtime-limit", downtime_ms(downtime_ns)), error);
 }
 
 int control_query(struct qmp *qmp, struct control_progress *progress, struct ramlift_error *error)

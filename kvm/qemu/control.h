@@ -56,8 +56,13 @@ int control_follow(struct qmp *qmp, struct control_progress *progress, struct ra
 /*
  * Ask for the figures, which come in with a later control_follow(). Does not wait: while QEMU
  * writes its last pages it answers nobody, and it may be waiting for this side to read them.
+ * -EAGAIN: the last answer is still to come.
  */
 int control_ask(struct qmp *qmp, struct ramlift_error *error);
+
+/* Let QEMU stop its guest once it expects no more downtime than that. Does not wait. -EAGAIN: ask
+ * again later. */
+int control_set_downtime(struct qmp *qmp, uint64_t downtime_ns, struct ramlift_error *error);
 
 /* The figures now, once QEMU's connections have broken. The errors of control_follow(). */
 int control_query(struct qmp *qmp, struct control_progress *progress, struct ramlift_error *error);

@@ -121,13 +121,11 @@ int inlet_check(struct inlet *inlet, struct ramlift_error *error)
 static bool is_qemu(struct inlet *inlet, int fd)
 {
 	struct address here, there;
-	pid_t pid = 0;
 
 	if (address_of_socket(fd, &here) || address_of_peer(fd, &there))
 		return false;
-	return !socket_owner((struct sockaddr *)&there.socket, (struct sockaddr *)&here.socket,
-			     &pid, NULL) &&
-	       pid == inlet->pid;
+	return socket_is_of(inlet->pid, (struct sockaddr *)&there.socket,
+			    (struct sockaddr *)&here.socket);
 }
 
 /* Under the lock. The connection's thread starts at once. */

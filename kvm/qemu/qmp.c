@@ -195,15 +195,16 @@ int qmp_call(struct qmp *qmp, const char *command, json_t *arguments, json_t **r
 	return ret;
 }
 
-int qmp_ask(struct qmp *qmp, const char *command, struct ramlift_error *error)
+int qmp_ask(struct qmp *qmp, const char *command, json_t *arguments, struct ramlift_error *error)
 {
-	int ret;
+	int ret = -EAGAIN;
 
-	if (qmp->asked_id)
-		return 0;
-	ret = send_command(qmp, command, NULL, clock_now_ns() + CALL_PATIENCE_NS, error);
+	if (!qmp->asked_id)
+		ret = send_command(qmp, command, arguments, clock_now_ns() + CALL_PATIENCE_NS,
+				   error);
 	if (!ret)
 		qmp->asked_id = qmp->last_id;
+	json_decref(arguments);
 	return ret;
 }
 

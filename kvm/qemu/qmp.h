@@ -35,12 +35,12 @@ int qmp_call(struct qmp *qmp, const char *command, json_t *arguments, json_t **r
 	     struct ramlift_error *error);
 
 /*
- * Send a command without arguments and do not wait: its answer comes as an event named QMP_ANSWER,
- * with what the command returns as "data"; a refusal does not come. While one is asked, another one
- * is not sent. For threads that QEMU may be waiting for.
+ * Send a command and do not wait: its answer comes as an event named QMP_ANSWER, with what the
+ * command returns as "data"; a refusal does not come. arguments as for qmp_call(). -EAGAIN: the
+ * answer to the last one has not come yet. For threads that QEMU may be waiting for.
  */
 #define QMP_ANSWER "RAMLIFT_ANSWER"
-int qmp_ask(struct qmp *qmp, const char *command, struct ramlift_error *error);
+int qmp_ask(struct qmp *qmp, const char *command, json_t *arguments, struct ramlift_error *error);
 
 /* A line of the human monitor; the caller frees the text, which is what QEMU prints. */
 int qmp_monitor_command(struct qmp *qmp, const char *line, char **text,

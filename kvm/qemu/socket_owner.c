@@ -169,11 +169,11 @@ static int find_holder(uint64_t inode, pid_t *pid)
 	return 0;
 }
 
-int socket_owner(const struct sockaddr *local, const struct sockaddr *peer, pid_t *pid,
-		 struct ramlift_error *error)
+/* The number that a socket has in /proc. */
+static int find_socket(const struct sockaddr *local, const struct sockaddr *peer, uint64_t *inode,
+		       struct ramlift_error *error)
 {
 	struct endpoint here, there;
-	uint64_t inode;
 	int ret;
 
 	ret = from_sockaddr(local, &here);
@@ -181,19 +181,41 @@ int socket_owner(const struct sockaddr *local, const struct sockaddr *peer, pid_
 		ret = from_sockaddr(peer, &there);
 	if (ret)
 		return error_set(error, ret, "only TCP sockets have an owner that can be found");
-	if (!find_inode("/proc/net/tcp", &here, peer ? &there : NULL, &inode) &&
-	    !find_inode("/proc/net/tcp6", &here, peer ? &there : NULL, &inode))
-		return error_set(error, -ENOENT,
-				 "no process of this host has a TCP socket at port %u%s: QEMU must "
-				 "run on this host, in the same network namespace",
-				 here.port, peer ? " with that peer" : " that listens");
+	if (find_inode("/proc/net/tcp", &here, peer ? &there : NULL, inode) ||
+	    find_inode("/proc/net/tcp6", &here, peer ? &there : NULL, inode))
+		return 0;
+	return error_set(error, -ENOENT,
+			 "no process of this host has a TCP socket at port %u%s: QEMU must "
+			 "run on this host, in the same network namespace",
+			 here.port, peer ? " with that peer" : " that listens");
+}
+
+int socket_owner(const struct sockaddr *local, const struct sockaddr *peer, pid_t *pid,
+		 struct ramlift_error *error)
+{
+	uint64_t inode;
+	int ret;
+
+	ret = find_socket(local, peer, &inode, error);
+	if (ret)
+		return ret;
 	ret = find_holder(inode, pid);
 	if (ret == -EACCES)
 		return error_set(error, ret,
-				 "the process with TCP port %u may not be looked at: run ramlift "
-				 "as root, or as the user that QEMU runs as",
-				 here.port);
-	return ret ? error_set(error, ret, "no process of this host holds TCP port %u any more",
-			       here.port)
+				 "the process with QEMU's TCP connection may not be looked at: run "
+				 "ramlift as root, or as the user that QEMU runs as");
+	return ret ? error_set(error, ret, "no process of this host holds that connection any more")
 		   : 0;
+}
+
+bool socket_is_of(pid_t pid, const struct sockaddr *local, const struct sockaddr *peer)
+{
+	char process[16], socket[64];
+	uint64_t inode;
+
+	if (find_socket(local, peer, &inode, NULL))
+		return false;
+	snprintf(process, sizeof(process), "%d", (int)pid);
+	snprintf(socket, sizeof(socket), "socket:[%" PRIu64 "]", inode);
+	return holds(process, socket) > 0;
 }

@@ -3,6 +3,7 @@
 #ifndef KVM_QEMU_SOCKET_OWNER_H
 #define KVM_QEMU_SOCKET_OWNER_H
 
+#include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -19,5 +20,8 @@ struct ramlift_error;
  */
 int socket_owner(const struct sockaddr *local, const struct sockaddr *peer, pid_t *pid,
 		 struct ramlift_error *error);
+
+/* Does that process hold the socket? Looks at no other process, so it is quick. */
+bool socket_is_of(pid_t pid, const struct sockaddr *local, const struct sockaddr *peer);
 
 #endif

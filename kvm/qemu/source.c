@@ -19,9 +19,11 @@
 #include "kvm/qemu/guest_ram.h"
 #include "kvm/qemu/inlet.h"
 
-#define TICK_NS	      (10 * NS_PER_MS)
-#define QUERY_NS      (250 * NS_PER_MS)
-#define STOP_EVENT_NS (5 * NS_PER_MS) /* how long its event may lag behind QEMU's stream */
+#define TICK_NS	 (10 * NS_PER_MS)
+#define QUERY_NS (250 * NS_PER_MS)
+/* The first limit for the downtime is this part of the user's: an eighth. */
+#define FIRST_DOWNTIME_SHIFT 3
+#define STOP_EVENT_NS	     (5 * NS_PER_MS) /* how long its event may lag behind QEMU's stream */
 /* How far the inlet may run ahead of the lanes, in time: 1/64 s. */
 #define WINDOW_DIVISOR 64
 
@@ -39,6 +41,7 @@ struct qemu_source {
 	bool migrating;		 /* QEMU has been told to, and not been told to stop */
 	struct control_progress progress;
 	uint64_t next_query_ns;
+	uint64_t downtime_ns; /* what QEMU may cost its guest, for now */
 };
 
 static int region_of(void *context, const struct stream_block *block)
@@ -53,14 +56,14 @@ static int region_of(void *context, const struct stream_block *block)
 
 static int start(void *context, struct ramlift_dirty_sink *sink, struct ramlift_error *error)
 {
-	const struct qemu_source_config *config = &((struct qemu_source *)context)->config;
+	struct qemu_source *source = context;
+	const struct qemu_source_config *config = &source->config;
 	struct control_settings settings = {
 		.n_multifd = config->n_multifd,
-		.max_downtime_ns = config->session.max_downtime_ns,
+		.max_downtime_ns = source->downtime_ns,
 		.bandwidth_bytes_per_s = config->session.bandwidth_bytes_per_s,
 		.auto_converge = config->auto_converge,
 	};
-	struct qemu_source *source = context;
 	int ret;
 
 	(void)sink; /* pages are named by way of carried.h */
@@ -179,11 +182,36 @@ static int check_inlet(struct qemu_source *source, struct ramlift_error *error)
 static int ask_figures(struct qemu_source *source, struct ramlift_error *error)
 {
 	uint64_t now_ns = clock_now_ns();
+	int ret = 0;
 
 	if (now_ns < source->next_query_ns)
 		return 0;
 	source->next_query_ns = now_ns + QUERY_NS;
-	return control_ask(source->qmp, error);
+	ret = control_ask(source->qmp, error);
+	return ret == -EAGAIN ? 0 : ret;
+}
+
+/*
+ * QEMU switches over as soon as it expects the downtime to be within its limit, even if the next
+ * pass would make it much shorter. So it gets a part of the user's limit at first, and twice as
+ * much with each pass that has not sufficed.
+ */
+static int relax_downtime(struct qemu_source *source, struct ramlift_error *error)
+{
+	uint64_t limit_ns = source->config.session.max_downtime_ns;
+	uint64_t passes = source->progress.iterations; /* the first sync comes before any pass */
+	uint64_t wanted_ns = limit_ns >> FIRST_DOWNTIME_SHIFT;
+	int ret;
+
+	if (passes > 2)
+		wanted_ns =
+			passes - 2 < FIRST_DOWNTIME_SHIFT ? wanted_ns << (passes - 2) : limit_ns;
+	if (wanted_ns <= source->downtime_ns || source->progress.guest_stopped)
+		return 0;
+	ret = control_set_downtime(source->qmp, wanted_ns, error);
+	if (!ret)
+		source->downtime_ns = wanted_ns;
+	return ret == -EAGAIN ? 0 : ret;
 }
 
 static void judge_completeness(struct qemu_source *source, struct carried_tick *tick)
@@ -212,6 +240,8 @@ static int tick(void *context, struct carried_tick *tick, struct ramlift_error *
 		ret = check_inlet(source, error);
 	if (!ret)
 		ret = ask_figures(source, error);
+	if (!ret)
+		ret = relax_downtime(source, error);
 	if (ret)
 		return ret;
 	inlet_set_window(source->inlet, tick->link_rate / WINDOW_DIVISOR);
@@ -343,6 +373,7 @@ int qemu_source_new(const struct qemu_source_config *config, struct qemu_source 
 	if (!source)
 		return error_set(error, -ENOMEM, "no memory for a session");
 	source->config = *config;
+	source->downtime_ns = config->session.max_downtime_ns >> FIRST_DOWNTIME_SHIFT;
 	ret = qmp_open(config->qmp_path, &source->qmp, error);
 	if (!ret)
 		ret = qemu_inspect(source->qmp, config->pid, &source->guest, error);
