@@ -61,27 +61,32 @@ int destination_send_piece(struct ramlift_destination *destination, unsigned str
 	return take_piece(&destination->carried, stream, bytes, n_bytes, error);
 }
 
-void source_queue_pages(struct ramlift_source *source, unsigned region, uint64_t first_page,
-			uint64_t n_pages)
+static void name(struct fake_carried *carried, unsigned region, uint64_t first_page,
+		 uint64_t n_pages, bool zeros)
 {
-	struct fake_carried *carried = &source->carried;
-
 	pthread_mutex_lock(&carried->lock);
-	for (uint64_t i = 0; i < n_pages; i++) {
-		if (region < FAKE_CARRIED_REGIONS && first_page + i < FAKE_CARRIED_PAGES)
-			carried->named[region][first_page + i]++;
-		else
+	for (uint64_t page = first_page; page < first_page + n_pages; page++) {
+		if (region < FAKE_CARRIED_REGIONS && page < FAKE_CARRIED_PAGES) {
+			carried->named[region][page]++;
+			carried->zeros[region][page] += zeros;
+		} else {
 			carried->n_outside++;
+		}
 	}
 	carried->n_named += (unsigned)n_pages;
 	pthread_mutex_unlock(&carried->lock);
 }
 
-/* Pages of zeros need not be named. */
+void source_queue_pages(struct ramlift_source *source, unsigned region, uint64_t first_page,
+			uint64_t n_pages)
+{
+	name(&source->carried, region, first_page, n_pages, false);
+}
+
 void source_queue_zeros(struct ramlift_source *source, unsigned region, uint64_t first_page,
 			uint64_t n_pages)
 {
-	source_queue_pages(source, region, first_page, n_pages);
+	name(&source->carried, region, first_page, n_pages, true);
 }
 
 void source_wake_lanes(struct ramlift_source *source)

@@ -29,6 +29,7 @@ struct fake_carried {
 	pthread_mutex_t lock;
 	struct fake_stream streams[FAKE_CARRIED_STREAMS];
 	unsigned named[FAKE_CARRIED_REGIONS][FAKE_CARRIED_PAGES]; /* how often */
+	unsigned zeros[FAKE_CARRIED_REGIONS][FAKE_CARRIED_PAGES]; /* of those, as zeros */
 	unsigned n_named, n_outside;
 	int send_ret; /* what sending a piece fails with; 0: it does not */
 

@@ -219,7 +219,8 @@ void put_hello(struct bytes *bytes, unsigned channel)
 {
 	put_number(bytes, 0x11223344, 4);
 	put_number(bytes, 1, 4);
-	put_number(bytes, 0, 16); /* the UUID */
+	put_number(bytes, 0, 8); /* the UUID */
+	put_number(bytes, 0, 8);
 	put_number(bytes, channel, 1);
 	for (unsigned i = 25; i < MULTIFD_HELLO_BYTES; i++)
 		put_number(bytes, 0, 1);
