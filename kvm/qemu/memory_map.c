@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Another process's memory, mapped here too. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -11,7 +12,8 @@
 #include "kvm/qemu/memory.h"
 #include "kvm/qemu/memory_private.h"
 
-#define GIB ((double)(1ull << 30))
+#define GIB	    ((double)(1ull << 30))
+#define CLEAR_BYTES (256u << 10)
 
 int memory_map(int fd, const struct memory_mapping *mapping, struct ramlift_region *region,
 	       struct ramlift_error *error)
@@ -61,12 +63,32 @@ void memory_unmap(struct ramlift_region *region)
 	*region = (struct ramlift_region){ .gpa = region->gpa, .memfd = -1 };
 }
 
-/* Reading allocates nothing here: these are pages that the file has. */
-static void clear_pages(uint8_t *at, const uint8_t *end)
+/*
+ * What the file has is read, not looked at through the mapping, which would cost a page fault for
+ * every few pages; only a page that is not zeros is touched there.
+ */
+static int clear_pages(const struct ramlift_region *region, uint64_t begin, uint64_t end,
+		       uint8_t *buffer)
 {
-	for (; at < end; at += RAMLIFT_PAGE_BYTES)
-		if (!page_is_zero(at))
-			memset(at, 0, RAMLIFT_PAGE_BYTES);
+	uint8_t *base = region->hva;
+
+	while (begin < end) {
+		size_t want = end - begin < CLEAR_BYTES ? (size_t)(end - begin) : CLEAR_BYTES;
+		ssize_t n = pread(region->memfd, buffer, want, (off_t)begin);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < (ssize_t)RAMLIFT_PAGE_BYTES)
+			return n < 0 ? -errno : -EIO;
+		n -= n % (ssize_t)RAMLIFT_PAGE_BYTES;
+		for (ssize_t at = 0; at < n; at += RAMLIFT_PAGE_BYTES) {
+			if (!page_is_zero(&buffer[at]))
+				memset(&base[begin - region->memfd_offset + (uint64_t)at], 0,
+				       RAMLIFT_PAGE_BYTES);
+		}
+		begin += (uint64_t)n;
+	}
+	return 0;
 }
 
 /* The next piece of data of the file at or after *begin; -ENXIO: there is none. */
@@ -90,19 +112,18 @@ static int find_data(const struct ramlift_region *region, uint64_t *begin, uint6
 
 int memory_clear(const struct ramlift_region *region, struct ramlift_error *error)
 {
-	uint8_t *base = region->hva;
+	uint8_t *buffer = aligned_alloc(RAMLIFT_PAGE_BYTES, CLEAR_BYTES);
 	uint64_t begin = region->memfd_offset;
 	uint64_t end = begin;
-	int ret = 0;
+	int ret = buffer ? 0 : -ENOMEM;
 
-	while (begin < region->memfd_offset + region->size_bytes) {
+	while (!ret && begin < region->memfd_offset + region->size_bytes) {
 		ret = find_data(region, &begin, &end);
-		if (ret)
-			break;
-		clear_pages(base + (begin - region->memfd_offset),
-			    base + (end - region->memfd_offset));
+		if (!ret)
+			ret = clear_pages(region, begin, end, buffer);
 		begin = end;
 	}
+	free(buffer);
 	if (!ret || ret == -ENXIO)
 		return 0;
 	return error_set(error, ret, "cannot find out what the guest's memory holds already: %s",
