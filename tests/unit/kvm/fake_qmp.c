@@ -48,6 +48,31 @@ static void say(const struct fake_qmp *fake, const char *text)
 	}
 }
 
+static void say_body(const struct fake_qmp *fake, const json_t *request, const char *body)
+{
+	char *text;
+
+	if (asprintf(&text, "{\"id\": %lld, %s}\r\n",
+		     (long long)json_integer_value(json_object_get(request, "id")), body) < 0)
+		return;
+	say(fake, text);
+	free(text);
+}
+
+static bool respond(const struct fake_qmp *fake, const json_t *request)
+{
+	const char *command = json_string_value(json_object_get(request, "execute"));
+	char *body = NULL;
+
+	if (fake->config->respond && command)
+		body = fake->config->respond(fake->config->context, command,
+					     json_object_get(request, "arguments"));
+	if (body)
+		say_body(fake, request, body);
+	free(body);
+	return body != NULL;
+}
+
 static void answer(const struct fake_qmp *fake, const char *line)
 {
 	static const struct fake_qmp_answer defaults[] = {
@@ -58,8 +83,11 @@ static void answer(const struct fake_qmp *fake, const char *line)
 	};
 	const struct fake_qmp_answer *chosen = NULL;
 	json_t *request = json_loads(line, 0, NULL);
-	char *text;
 
+	if (respond(fake, request)) {
+		json_decref(request);
+		return;
+	}
 	for (size_t i = 0; i < fake->config->n_answers && !chosen; i++)
 		if (fits(line, fake->config->answers[i].words))
 			chosen = &fake->config->answers[i];
@@ -70,12 +98,8 @@ static void answer(const struct fake_qmp *fake, const char *line)
 		say(fake, chosen->before);
 	if (chosen->hang_up)
 		shutdown(fake->client, SHUT_RDWR);
-	if (chosen->body && asprintf(&text, "{\"id\": %lld, %s}\r\n",
-				     (long long)json_integer_value(json_object_get(request, "id")),
-				     chosen->body) > 0) {
-		say(fake, text);
-		free(text);
-	}
+	if (chosen->body)
+		say_body(fake, request, chosen->body);
 	json_decref(request);
 }
 
@@ -130,13 +154,23 @@ const char *fake_qmp_path(const struct fake_qmp *fake)
 	return fake->path;
 }
 
-void fake_qmp_stop(struct fake_qmp *fake)
+void fake_qmp_say(struct fake_qmp *fake, const char *text)
 {
-	shutdown(fake->listener, SHUT_RDWR);
+	say(fake, text);
+}
+
+void fake_qmp_hang_up(struct fake_qmp *fake)
+{
 	pthread_mutex_lock(&fake->lock);
 	if (fake->client >= 0)
 		shutdown(fake->client, SHUT_RDWR);
 	pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_qmp_stop(struct fake_qmp *fake)
+{
+	shutdown(fake->listener, SHUT_RDWR);
+	fake_qmp_hang_up(fake);
 	pthread_join(fake->thread, NULL);
 	if (fake->client >= 0)
 		close(fake->client);

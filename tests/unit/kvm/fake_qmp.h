@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <jansson.h>
+
 /* The greeting of Debian 12's QEMU. */
 #define FAKE_QMP_GREETING                                                                          \
 	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}, "         \
@@ -21,6 +23,10 @@ struct fake_qmp_answer {
 
 struct fake_qmp_config {
 	const char *greeting; /* NULL: none at all */
+	/* Asked first, in the fake's thread, for a monitor that remembers: the body, from malloc(),
+	 * or NULL for one of the answers below. May be NULL. */
+	char *(*respond)(void *context, const char *command, const json_t *arguments);
+	void *context;
 	/* What none of them fits is refused as a command that QEMU does not know. */
 	const struct fake_qmp_answer *answers;
 	size_t n_answers;
@@ -32,6 +38,9 @@ struct fake_qmp;
 /* The configuration must live as long. NULL on failure. */
 struct fake_qmp *fake_qmp_start(const struct fake_qmp_config *config);
 const char *fake_qmp_path(const struct fake_qmp *fake);
+/* Say something out of turn: events. While no command is answered. */
+void fake_qmp_say(struct fake_qmp *fake, const char *text);
+void fake_qmp_hang_up(struct fake_qmp *fake);
 void fake_qmp_stop(struct fake_qmp *fake);
 
 #endif
