@@ -398,6 +398,7 @@ int ramlift_destination_run(struct ramlift_destination *destination,
 			    struct ramlift_error *caller_error)
 {
 	struct ramlift_error error = { 0 };
+	bool unsure;
 	int ret;
 
 	session_reset(&destination->session);
@@ -409,11 +410,14 @@ int ramlift_destination_run(struct ramlift_destination *destination,
 	}
 	if (ret && !error.code)
 		error_set(&error, ret, "receiving failed: %s", strerror(-ret));
-	if (ret && destination->session.phase == RAMLIFT_PHASE_COMMITTED)
+	/* Rule 7: "it never runs" is only said when that is sure. Silence leaves the source in
+	 * doubt, and the guest where it is. */
+	unsure = ret == -EINPROGRESS && destination->session.phase == RAMLIFT_PHASE_COMMITTED;
+	if (ret && !unsure && destination->session.phase == RAMLIFT_PHASE_COMMITTED)
 		release(destination, false); /* gone before the source hears that it never runs */
-	if (ret)
+	if (ret && !unsure)
 		session_send_abort(&destination->session, &error);
-	release(destination, !ret);
+	release(destination, !ret || unsure);
 	channel_close(destination->session.channel);
 	destination->session.channel = NULL;
 	session_enter(&destination->session, ret ? RAMLIFT_PHASE_FAILED : RAMLIFT_PHASE_DONE);

@@ -43,7 +43,8 @@ struct ramlift_guest_ops {
 
 	/*
 	 * Run (again): at the source after a failure, at the destination after load_state().
-	 * Idempotent. When it fails, no vCPU has run.
+	 * Idempotent. When it fails, no vCPU has run nor will; -EINPROGRESS, at the destination
+	 * only: nobody knows, the guest is left alone and the source in doubt.
 	 */
 	int (*resume)(void *guest, struct ramlift_error *error);
 

@@ -37,10 +37,15 @@ static void update_rates(struct ramlift_source *source, uint64_t new_dirty_bytes
 {
 	struct source_rates *rates = &source->rates;
 	uint64_t now_ns = clock_now_ns();
-	uint64_t sent = bytes_completed(source);
+	uint64_t sent;
 	double seconds = (double)(now_ns - rates->last_ns) / (double)NS_PER_S;
-	double rate = (double)(sent - rates->last_bytes_sent) / seconds;
+	double rate;
 
+	/* A tick that was hastened is too short to tell a rate: its bytes count with the next. */
+	if (source->carried && now_ns - rates->last_ns < source->config.tick_ns / 2)
+		return;
+	sent = bytes_completed(source);
+	rate = (double)(sent - rates->last_bytes_sent) / seconds;
 	smooth(&rates->dirty_rate, (double)new_dirty_bytes / seconds);
 	smooth(&rates->send_rate, rate);
 	/* Only a tick in which the lanes never ran dry tells what the link can do; a faster one

@@ -20,6 +20,7 @@
 #include "core/source.h"
 
 #define IO_TIMEOUT_NS	  (5 * NS_PER_S)
+#define CARRIED_START_NS  (5 * NS_PER_MS)
 #define LEAST_LIMIT_PAGES 256 /* a guest that is slowed down still dirties 1 MiB a second */
 
 /* The offered transports that this host can use towards the peer; refuse when none is left. */
@@ -145,8 +146,9 @@ static int start_dirty_source(struct ramlift_source *source, struct ramlift_erro
 
 /*
  * The order matters: writes are tracked before pages are marked as present, so that a page that
- * comes into being meanwhile is seen by one of the two. A carried program begins when lanes run
- * already, and names the pages itself.
+ * comes into being meanwhile is seen by one of the two. A carried program names the pages itself;
+ * it begins once all slices are usable, for it may stop its guest at any time from then on, and
+ * nothing of registration may fall into the downtime.
  */
 static int start_streaming(struct ramlift_source *source, bool fresh, struct ramlift_error *error)
 {
@@ -179,8 +181,6 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 	ret = lanes_start(&lanes, &source->lanes, error);
 	if (!ret)
 		ret = registrar_start(&registrar, &source->registrar, error);
-	if (!ret && source->carried)
-		ret = start_dirty_source(source, error);
 	return ret;
 }
 
@@ -198,6 +198,9 @@ static int prepare(struct ramlift_source *source, const struct accept *accept,
 	int ret;
 
 	session_enter(&source->session, RAMLIFT_PHASE_PREPARE);
+	if (source->carried && !accept->fresh)
+		return error_set(error, -EPROTO,
+				 "the destination's memory is not fresh, and zeros would be lost");
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
 	address_set_port(&peer, accept->port);
 	ret = source->transport->connect(&params, (struct sockaddr *)&peer.socket,
@@ -310,13 +313,16 @@ static int carried_decision(struct ramlift_source *source, const struct decision
 		.backlog_bytes = source_backlog_bytes(source),
 		.stats = &source->session.stats,
 	};
-	int ret = source->carried->tick(source->carrier, &tick, error);
+	int ret = 0;
 
+	if (source->tracking)
+		ret = source->carried->tick(source->carrier, &tick, error);
+	else if (input->first_pass_done) /* of nothing: all slices are usable */
+		ret = start_dirty_source(source, error);
 	if (ret)
 		return ret;
 	*decision = DECISION_GO_ON;
-	/* Its program may have few pages and be done before all slices are registered. */
-	if (tick.complete && input->first_pass_done)
+	if (tick.complete)
 		*decision = DECISION_SWITCH_OVER;
 	else if (input->max_total_ns && input->elapsed_ns >= input->max_total_ns)
 		*decision = DECISION_GIVE_UP;
@@ -333,6 +339,15 @@ static int decide(struct ramlift_source *source, const struct decision_input *in
 	return 0;
 }
 
+/* A program that has not begun yet waits for the slices, not for ticks. */
+static uint64_t next_tick_ns(const struct ramlift_source *source)
+{
+	uint64_t tick_ns = source->config.tick_ns;
+	bool waits = source->carried && !source->tracking;
+
+	return waits && tick_ns > CARRIED_START_NS ? CARRIED_START_NS : tick_ns;
+}
+
 /* Until it is time to switch over. */
 static int stream(struct ramlift_source *source, struct ramlift_error *error)
 {
@@ -347,7 +362,7 @@ static int stream(struct ramlift_source *source, struct ramlift_error *error)
 		enum decision decision;
 		int ret;
 
-		tick_ns += source->config.tick_ns;
+		tick_ns += next_tick_ns(source);
 		ret = receive_until(source, tick_ns, error);
 		if (!ret)
 			ret = check_progress(source, error);
@@ -416,7 +431,8 @@ static void take_back(struct ramlift_source *source, struct ramlift_error *error
 	if (source->limit_pages_per_s)
 		source->config.dirty_source_ops->limit(source->config.dirty_source, 0, NULL);
 	source->limit_pages_per_s = 0;
-	if (source->paused &&
+	/* A carried program may have stopped its guest, or be about to. */
+	if ((source->paused || (source->carried && source->tracking)) &&
 	    source->config.guest_ops->resume(source->config.guest, &resume_error)) {
 		struct ramlift_error first = *error;
 

@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/ramlift.h"
 
 #define END_NS	 (10 * NS_PER_S) /* for QEMU to end a migration, or to start its guest */
 #define POLL_NS	 (5 * NS_PER_MS)
@@ -32,10 +34,12 @@ static const char *const unwanted[] = {
 	"background-snapshot",
 	"zero-copy-send",
 	"zero-blocks",
-	"late-block-activate",
+	"switchover-ack",
 	"pause-before-switchover",
 	"validate-uuid",
 };
+
+#define AT_DESTINATION (-1) /* in the place of a choice that is the source's alone */
 
 static bool is_one_of(const char *word, const char *const *words, size_t n)
 {
@@ -48,6 +52,12 @@ static bool is_one_of(const char *word, const char *const *words, size_t n)
 
 #define IS_ONE_OF(word, words) is_one_of(word, words, sizeof(words) / sizeof((words)[0]))
 
+/*
+ * Where a guest arrives, its disks stay inactive until it is told to run: their locks are the
+ * source's until COMMIT.
+ */
+static const char *const of_destination[] = { "late-block-activate" };
+
 /* What a capability is to be; -1: as it is. */
 static int wanted_state(const char *name, unsigned n_multifd, int auto_converge)
 {
@@ -55,6 +65,8 @@ static int wanted_state(const char *name, unsigned n_multifd, int auto_converge)
 		return n_multifd > 0;
 	if (!strcmp(name, "auto-converge"))
 		return auto_converge;
+	if (IS_ONE_OF(name, of_destination) && auto_converge == AT_DESTINATION)
+		return true;
 	if (IS_ONE_OF(name, needed))
 		return true;
 	return IS_ONE_OF(name, unwanted) ? false : -1;
@@ -175,7 +187,7 @@ int control_set_destination(struct qmp *qmp, unsigned n_multifd, struct ramlift_
 {
 	json_t *before = json_array();
 	json_t *parameters;
-	int ret = change_capabilities(qmp, n_multifd, -1, before, error);
+	int ret = change_capabilities(qmp, n_multifd, AT_DESTINATION, before, error);
 
 	json_decref(before); /* a QEMU that waits for a migration has no other use */
 	if (ret || !n_multifd)
@@ -358,51 +370,86 @@ static void await_end(struct qmp *qmp)
 	}
 }
 
-static int is_running(struct qmp *qmp, bool *running, struct ramlift_error *error)
+/* QEMU's word for what it is doing. */
+static int get_status(struct qmp *qmp, char status[32], bool *running, struct ramlift_error *error)
 {
 	json_t *answer;
 	int ret = qmp_call(qmp, "query-status", NULL, &answer, error);
 
 	if (ret)
 		return ret;
+	snprintf(status, 32, "%s", text_of(answer, "status"));
 	*running = json_is_true(json_object_get(answer, "running"));
 	json_decref(answer);
 	return 0;
 }
 
+/* Until QEMU is no longer busy with that. */
+static int leave_status(struct qmp *qmp, const char *busy, bool *running,
+			struct ramlift_error *error)
+{
+	uint64_t deadline_ns = clock_now_ns() + END_NS;
+	char status[32];
+
+	for (;;) {
+		int ret = get_status(qmp, status, running, error);
+
+		if (ret || strcmp(status, busy))
+			return ret;
+		if (clock_now_ns() >= deadline_ns)
+			return error_set(error, -ETIMEDOUT, "QEMU stays in state '%s': see its log",
+					 status);
+		clock_sleep_until(clock_now_ns() + POLL_NS);
+	}
+}
+
+/* A `cont` that QEMU has accepted is a guest that runs, or ran until it stopped by itself. */
 int control_run(struct qmp *qmp, struct ramlift_error *error)
+{
+	struct ramlift_error why = { 0 };
+	bool running;
+	int ret;
+
+	ret = leave_status(qmp, "inmigrate", &running, error);
+	if (ret)
+		return ret;
+	ret = qmp_call(qmp, "cont", NULL, NULL, &why);
+	if (!ret || ret == -EREMOTEIO) {
+		if (ret && error)
+			*error = why;
+		return ret;
+	}
+	return error_set(error, -EINPROGRESS, "QEMU was told to run the guest, and %.200s",
+			 why.text);
+}
+
+/* QEMU refuses until the end of its migration is complete, which may take a moment. */
+static int run_again(struct qmp *qmp, struct ramlift_error *error)
 {
 	uint64_t deadline_ns = clock_now_ns() + END_NS;
 	bool running = false;
 	int ret;
 
-	ret = qmp_call(qmp, "cont", NULL, NULL, error);
-	while (!ret) {
-		ret = is_running(qmp, &running, error);
+	for (;;) {
+		ret = leave_status(qmp, "finish-migrate", &running, error);
 		if (ret || running)
 			return ret;
-		if (clock_now_ns() >= deadline_ns)
-			return error_set(error, -ETIMEDOUT,
-					 "QEMU does not run its guest, and says nothing why: look "
-					 "at its log");
+		ret = qmp_call(qmp, "cont", NULL, NULL, error);
+		if (ret != -EREMOTEIO || clock_now_ns() >= deadline_ns)
+			return ret;
 		clock_sleep_until(clock_now_ns() + POLL_NS);
 	}
-	return ret;
 }
 
 int control_take_back(struct qmp *qmp, bool was_running, struct ramlift_error *error)
 {
-	bool running = false;
-	int ret;
+	int ret = qmp_call(qmp, "migrate_cancel", NULL, NULL, error);
 
-	ret = qmp_call(qmp, "migrate_cancel", NULL, NULL, error);
-	if (ret)
+	if (ret && ret != -EREMOTEIO) /* a migration that is over need not be cancelled */
 		return ret;
 	await_end(qmp);
-	if (!was_running)
-		return 0;
-	ret = is_running(qmp, &running, error);
-	if (!ret && !running)
-		ret = control_run(qmp, error);
+	ret = was_running ? run_again(qmp, error) : 0;
+	if (!ret && error)
+		error->code = 0;
 	return ret;
 }

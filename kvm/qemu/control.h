@@ -73,7 +73,10 @@ int control_query(struct qmp *qmp, struct control_progress *progress, struct ram
  */
 int control_take_back(struct qmp *qmp, bool was_running, struct ramlift_error *error);
 
-/* Run the guest, and wait until it does. */
+/*
+ * The destination: run the guest once all of it is loaded. -EINPROGRESS: QEMU was told to, and
+ * nobody knows whether it does; after any other failure it has not run, and will not.
+ */
 int control_run(struct qmp *qmp, struct ramlift_error *error);
 
 #endif

@@ -31,7 +31,8 @@ struct qemu_destination {
 	struct ramlift_destination *session;
 	struct outlet *outlet; /* NULL until QEMU has been given something */
 	unsigned n_multifd;
-	bool runs; /* the guest ran at the source */
+	bool runs;  /* the guest ran at the source */
+	bool waits; /* QEMU has been told where its guest comes in */
 	bool spent;
 };
 
@@ -106,11 +107,11 @@ static void discard(void *context)
 	struct qemu_destination *destination = context;
 
 	outlet_close(destination->outlet);
-	if (destination->outlet) {
+	destination->outlet = NULL;
+	if (destination->waits) {
 		qmp_call(destination->qmp, "quit", NULL, NULL, NULL);
 		destination->spent = true;
 	}
-	destination->outlet = NULL;
 	guest_ram_fini(&destination->ram);
 }
 
@@ -127,19 +128,15 @@ static int load_state(void *context, const void *state, size_t state_bytes,
 static int resume(void *context, struct ramlift_error *error)
 {
 	struct qemu_destination *destination = context;
+	int ret;
 
 	if (!destination->outlet)
 		return error_set(error, -EPROTO, "the source committed a guest that never came");
-	if (destination->runs) {
-		int ret = control_run(destination->qmp, error);
-
-		if (ret)
-			return ret;
-	}
+	ret = destination->runs ? control_run(destination->qmp, error) : 0;
 	/* QEMU has loaded all; the outlet's thread must be gone before the session's channel is. */
 	outlet_close(destination->outlet);
 	destination->outlet = NULL;
-	return 0;
+	return ret;
 }
 
 static const struct ramlift_guest_ops guest_ops = {
@@ -163,6 +160,7 @@ static int open_outlet(struct qemu_destination *destination, struct ramlift_erro
 				       error);
 	if (ret)
 		return ret;
+	destination->waits = true;
 	return outlet_open((struct sockaddr *)&destination->socket.address,
 			   sizeof(destination->socket.address), destination->session,
 			   &destination->outlet, error);

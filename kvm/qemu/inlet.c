@@ -128,53 +128,53 @@ static bool is_qemu(struct inlet *inlet, int fd)
 			    (struct sockaddr *)&here.socket);
 }
 
-/* Under the lock. The connection's thread starts at once. */
-static int add_connection(struct inlet *inlet, int fd)
+/* The connection's thread starts at once. */
+static int add_connection(struct inlet *inlet, int fd, struct ramlift_error *error)
 {
-	struct inlet_connection *connection = &inlet->connections[inlet->n_connections];
-	int ret;
+	struct inlet_connection *connection;
+	int ret = -EMFILE;
 
-	*connection = (struct inlet_connection){
-		.inlet = inlet,
-		.stream = inlet->n_connections,
-		.fd = fd,
-	};
-	ret = -pthread_create(&connection->thread, NULL,
-			      connection->stream ? inlet_multifd_run : inlet_main_run, connection);
-	if (ret)
-		return ret;
-	connection->started = true;
-	inlet->n_connections++;
+	pthread_mutex_lock(&inlet->lock);
+	connection = &inlet->connections[inlet->n_connections];
+	if (inlet->n_connections < WIRE_MAX_STREAMS) {
+		*connection = (struct inlet_connection){
+			.inlet = inlet,
+			.stream = inlet->n_connections,
+			.fd = fd,
+		};
+		ret = -pthread_create(&connection->thread, NULL,
+				      connection->stream ? inlet_multifd_run : inlet_main_run,
+				      connection);
+	}
+	if (!ret)
+		inlet->n_connections++;
+	pthread_mutex_unlock(&inlet->lock);
+	if (ret) {
+		close(fd);
+		return error_set(error, ret, "cannot take QEMU's connection: %s", strerror(-ret));
+	}
 	return 0;
 }
 
 /*
- * Take what has come in. All of it happens under the lock, so that inlet_complete() never misses a
- * connection that is between the kernel's queue and the table.
+ * Take one connection, if it is QEMU's. While `taking` is set, inlet_complete() knows that one may
+ * be between the kernel's queue and the table.
  */
-static int take_connections(struct inlet *inlet, struct ramlift_error *error)
+static int take_connection(struct inlet *inlet, struct ramlift_error *error)
 {
 	int ret = 0;
+	int fd;
 
-	pthread_mutex_lock(&inlet->lock);
-	for (;;) {
-		int fd = accept4(inlet->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-		if (fd < 0)
-			break;
-		if (!is_qemu(inlet, fd)) {
-			close(fd);
-			continue;
-		}
-		ret = inlet->n_connections < WIRE_MAX_STREAMS ? add_connection(inlet, fd) : -EMFILE;
-		if (ret) {
-			close(fd);
-			error_set(error, ret, "cannot take QEMU's connection %u: %s",
-				  inlet->n_connections, strerror(-ret));
-			break;
-		}
-	}
-	pthread_mutex_unlock(&inlet->lock);
+	atomic_store(&inlet->taking, true);
+	fd = accept4(inlet->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0 && !is_qemu(inlet, fd))
+		close(fd);
+	else if (fd >= 0)
+		ret = add_connection(inlet, fd, error);
+	else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+		ret = error_set(error, -errno, "cannot take QEMU's connections: %s",
+				strerror(errno));
+	atomic_store(&inlet->taking, false);
 	return ret;
 }
 
@@ -188,24 +188,11 @@ static void *acceptor_run(void *argument)
 
 		if (ret == -ECANCELED)
 			return NULL;
-		if (take_connections(inlet, &error)) {
+		if (take_connection(inlet, &error)) {
 			inlet_fail(inlet, &error);
 			return NULL;
 		}
 	}
-}
-
-static int adopt_peeked(struct inlet *inlet, struct ramlift_error *error)
-{
-	int ret;
-
-	pthread_mutex_lock(&inlet->lock);
-	ret = add_connection(inlet, inlet->peeked_fd);
-	pthread_mutex_unlock(&inlet->lock);
-	if (ret)
-		return error_set(error, ret, "cannot start a thread: %s", strerror(-ret));
-	inlet->peeked_fd = -1;
-	return 0;
 }
 
 int inlet_start(struct inlet *inlet, pid_t pid, struct ramlift_source *source,
@@ -218,13 +205,16 @@ int inlet_start(struct inlet *inlet, pid_t pid, struct ramlift_source *source,
 	inlet->region_of = region_of;
 	inlet->context = context;
 	if (inlet->peeked_fd >= 0) {
-		ret = adopt_peeked(inlet, error);
+		ret = add_connection(inlet, inlet->peeked_fd, error);
+		inlet->peeked_fd = -1;
 		if (ret)
 			return ret;
 	}
 	ret = -pthread_create(&inlet->acceptor, NULL, acceptor_run, inlet);
-	if (ret)
+	if (ret) {
+		inlet_stop(inlet);
 		return error_set(error, ret, "cannot start a thread: %s", strerror(-ret));
+	}
 	inlet->accepting = true;
 	return 0;
 }
@@ -308,7 +298,9 @@ int inlet_write(struct inlet *inlet, const void *bytes, size_t n_bytes, struct r
 /* Connections that have not been taken yet count as unread. Under the lock. */
 static bool all_read(struct inlet *inlet)
 {
-	if (!inlet->ram_ended || !wait_for_fd(inlet->listen_fd, POLLIN, 0, -1))
+	/* In this order: what leaves the kernel's queue is being taken by then, or in the table. */
+	if (!inlet->ram_ended || !wait_for_fd(inlet->listen_fd, POLLIN, 0, -1) ||
+	    atomic_load(&inlet->taking))
 		return false;
 	for (unsigned i = 1; i < inlet->n_connections; i++) {
 		if (atomic_load(&inlet->connections[i].syncs) < inlet->expected_syncs)

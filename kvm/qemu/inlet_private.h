@@ -17,7 +17,6 @@ struct inlet_connection {
 	unsigned stream; /* 0: main; others in the order in which they came */
 	int fd;
 	pthread_t thread;
-	bool started;
 	uint64_t unwoken_bytes; /* named since lanes were last woken; the connection's own */
 	/* multifd: synchronisation packets that were passed on; no more will come */
 	_Atomic uint64_t syncs;
@@ -35,6 +34,7 @@ struct inlet {
 	void *context;
 	pthread_t acceptor;
 	bool accepting;
+	atomic_bool taking; /* the acceptor is at it */
 	_Atomic uint64_t window_bytes;
 
 	pthread_mutex_t lock; /* of the below */

@@ -109,6 +109,7 @@ static int write_stream(struct outlet *outlet, struct connection *connection)
 		outlet->waiting_bytes -= (size_t)n;
 		if ((size_t)n < left)
 			continue;
+		outlet->waiting_bytes -= sizeof(*piece);
 		connection->first = piece->next;
 		if (!connection->first)
 			connection->last = &connection->first;
@@ -142,7 +143,7 @@ static void drop_pieces(struct outlet *outlet, struct connection *connection)
 
 	while ((piece = connection->first)) {
 		connection->first = piece->next;
-		outlet->waiting_bytes -= piece->n_bytes - piece->n_written;
+		outlet->waiting_bytes -= sizeof(*piece) + piece->n_bytes - piece->n_written;
 		free(piece);
 	}
 	connection->last = &connection->first;
@@ -258,13 +259,13 @@ int outlet_write(struct outlet *outlet, unsigned stream, const void *bytes, size
 	ret = outlet->error.code;
 	if (ret && error)
 		*error = outlet->error;
-	if (!ret && outlet->waiting_bytes + n_bytes > OUTLET_MAX_BYTES)
+	if (!ret && outlet->waiting_bytes + sizeof(*piece) + n_bytes > OUTLET_MAX_BYTES)
 		ret = error_set(error, -ENOBUFS,
 				"the destination's QEMU does not read its stream: see its log");
 	if (!ret) {
 		*connection->last = piece;
 		connection->last = &piece->next;
-		outlet->waiting_bytes += n_bytes;
+		outlet->waiting_bytes += sizeof(*piece) + n_bytes;
 	}
 	pthread_mutex_unlock(&outlet->lock);
 	if (ret)

@@ -2,6 +2,7 @@
 #include "kvm/qemu/proxy_source.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "core/address.h"
 #include "core/carried.h"
 #include "core/clock.h"
 #include "core/error.h"
@@ -200,6 +202,8 @@ static int carry(struct proxy_source *proxy, struct ramlift_error *error)
 	if (ret)
 		goto free_session;
 	atomic_store(&proxy->session, session);
+	if (!wait_for_fd(proxy->cancel_fd, POLLIN, 0, -1)) /* it came a moment before */
+		ramlift_source_cancel(session);
 	ret = ramlift_source_run(session, error);
 	atomic_store(&proxy->session, NULL);
 	ramlift_source_stats(session, &proxy->stats);

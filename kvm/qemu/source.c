@@ -101,24 +101,24 @@ static int harvest(void *context, struct ramlift_error *error)
 static int take_back(void *context, struct ramlift_error *error)
 {
 	struct qemu_source *source = context;
+	int ret;
 
 	if (!source->migrating)
 		return 0;
-	source->migrating = false;
 	/* First, for QEMU may be stuck in writing what nobody reads any more. */
 	inlet_stop(source->inlet);
-	return control_take_back(source->qmp, source->guest->running, error);
+	ret = control_take_back(source->qmp, source->guest->running, error);
+	source->migrating = ret != 0;
+	return ret;
 }
 
-/* After a success, too: then there is nothing to take back. */
+/* Whose the guest is has been settled by now. */
 static void stop(void *context)
 {
 	struct qemu_source *source = context;
 
-	if (!source->progress.completed)
-		take_back(source, NULL);
 	inlet_stop(source->inlet);
-	if (source->settings_before && !source->progress.completed)
+	if (source->settings_before && !source->migrating) /* it was taken back */
 		control_restore(source->qmp, source->settings_before);
 	else
 		json_decref(source->settings_before);
@@ -171,6 +171,8 @@ static int check_inlet(struct qemu_source *source, struct ramlift_error *error)
 
 	if (!ret)
 		return 0;
+	/* First, for QEMU may be writing to another connection, and answers nobody then. */
+	inlet_stop(source->inlet);
 	if (ret == -ECONNRESET)
 		ret = control_query(source->qmp, &source->progress, error);
 	if (ret == -EREMOTEIO || ret == -ECANCELED)
@@ -230,6 +232,25 @@ static void judge_completeness(struct qemu_source *source, struct carried_tick *
 		tick->complete = clock_now_ns() - since_ns > STOP_EVENT_NS;
 }
 
+/* Neither may the guest stand for ever, nor can QEMU be done before its memory has been taken. */
+static int check_stop(const struct qemu_source *source, const struct carried_tick *tick,
+		      struct ramlift_error *error)
+{
+	uint64_t patience_ns = source->config.session.timeouts.hand_over_ns;
+
+	if (tick->complete)
+		return 0;
+	if (source->progress.completed)
+		return error_set(error, -EPROTO,
+				 "QEMU says that its guest has arrived before all memory was sent");
+	if (source->progress.guest_stopped &&
+	    clock_now_ns() - source->progress.stopped_ns > patience_ns)
+		return error_set(error, -ETIMEDOUT,
+				 "QEMU has stopped its guest, and the rest of its memory does not "
+				 "get through: is the link up?");
+	return 0;
+}
+
 static int tick(void *context, struct carried_tick *tick, struct ramlift_error *error)
 {
 	struct qemu_source *source = context;
@@ -249,7 +270,7 @@ static int tick(void *context, struct carried_tick *tick, struct ramlift_error *
 	tick->stats->passes = source->progress.iterations;
 	tick->stats->dirty_rate_bytes_per_s = source->progress.dirty_bytes_per_s;
 	judge_completeness(source, tick);
-	return 0;
+	return check_stop(source, tick, error);
 }
 
 static int release(void *context, struct ramlift_error *error)
@@ -266,9 +287,10 @@ static int released(void *context, struct ramlift_error *error)
 	struct qemu_source *source = context;
 	int ret = control_follow(source->qmp, &source->progress, error);
 
-	if (ret)
+	if (ret || source->progress.completed)
 		return ret;
-	return source->progress.completed ? 0 : -EAGAIN;
+	ret = check_inlet(source, error);
+	return ret ? ret : -EAGAIN;
 }
 
 static const struct carried_ops carried_ops = {

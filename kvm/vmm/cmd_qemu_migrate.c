@@ -271,6 +271,7 @@ static int migrate(struct arguments *arguments, struct qemu_source **source,
 	interrupted = *source;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
 	return qemu_source_run(*source, error);
 }
 

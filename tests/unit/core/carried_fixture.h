@@ -71,7 +71,7 @@ void carrying_complete(struct carrying *carrying);
 
 void *carrying_page(struct fake_guest *guest, unsigned region, uint64_t page);
 void carrying_assert_moved(struct carrying *carrying, int ret);
-/* Not moved; the guest was resumed where it was paused. */
+/* Not moved; the guest was resumed where it was paused, or may have been. */
 void carrying_assert_stayed(struct carrying *carrying);
 
 #endif
