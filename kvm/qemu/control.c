@@ -155,7 +155,9 @@ static int change_parameters(struct qmp *qmp, const struct control_settings *set
 				"QEMU encrypts its migration, and Ramlift could not read it: unset "
 				"the migration parameter tls-creds");
 	json_object_foreach(changes, key, value)
+	{
 		json_object_set(before, key, json_object_get(parameters, key));
+	}
 	json_decref(parameters);
 	if (ret) {
 		json_decref(changes);

@@ -49,8 +49,11 @@ static int check_devices(struct inspection *inspection, const char *folder,
 		const char *name = json_string_value(json_object_get(device, "name"));
 		char type[64], path[320];
 
-		if (!name || ret)
+		if (!name)
 			continue;
+		/* cppcheck-suppress identicalConditionAfterEarlyExit ; this is a loop */
+		if (ret)
+			break;
 		snprintf(path, sizeof(path), "%s/%s", folder, name);
 		if (qom_child_type(device, "virtio-balloon", type, sizeof(type)))
 			ret = check_balloon(inspection, path, error);

@@ -43,7 +43,7 @@ static void drop_space(struct qmp_input *input)
 {
 	size_t n = 0;
 
-	while (n < input->used && memchr(" \t\r\n", input->bytes[n], 4))
+	while (n < input->used && input->bytes[n] && strchr(" \t\r\n", input->bytes[n]))
 		n++;
 	if (n)
 		drop(input, n);

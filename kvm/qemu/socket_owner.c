@@ -68,7 +68,7 @@ static bool is_any(const struct endpoint *endpoint)
 static bool matches(const char *line, const struct endpoint *local, const struct endpoint *peer,
 		    uint64_t *inode)
 {
-	struct endpoint here, there;
+	struct endpoint here = { .port = 0 }, there = { .port = 0 };
 	char local_text[48], peer_text[48];
 	unsigned state;
 
