@@ -109,9 +109,9 @@ static int preflight(struct ramlift_source *source, struct accept *accept,
 	ret = address_connect(&source->peer, deadline_ns, source->session.cancel_fd, &fd, error);
 	if (ret == -ECONNREFUSED)
 		error_set(error, ret,
-			  "%s refused the connection: is 'ramlift receive' running there, on that "
-			  "port?",
-			  source->peer.text);
+			  "%s refused the connection: is 'ramlift %sreceive' running there, on "
+			  "that port?",
+			  source->peer.text, source->carried ? "qemu " : "");
 	if (ret)
 		return ret;
 	ret = channel_open(fd, source->config.timeouts.heartbeat_ns, &source->session.channel,
