@@ -19,6 +19,7 @@
 #include "kvm/qemu/describe.h"
 #include "kvm/qemu/guest_ram.h"
 #include "kvm/qemu/incoming_socket.h"
+#include "kvm/qemu/no_state.h"
 #include "kvm/qemu/outlet.h"
 
 struct qemu_destination {
@@ -92,12 +93,7 @@ static int create(void *context, const struct ramlift_guest_offer *offer,
 		guest_ram_fini(&destination->ram);
 		return ret;
 	}
-	for (unsigned i = 0; i < offer->n_regions; i++) {
-		uint64_t gpa = regions[i].gpa;
-
-		regions[i] = destination->ram.regions[i];
-		regions[i].gpa = gpa;
-	}
+	guest_ram_give(&destination->ram, regions);
 	return 0;
 }
 
@@ -113,16 +109,6 @@ static void discard(void *context)
 		destination->spent = true;
 	}
 	guest_ram_fini(&destination->ram);
-}
-
-/* It came through the outlet, and QEMU loads it; its return path tells the source. */
-static int load_state(void *context, const void *state, size_t state_bytes,
-		      struct ramlift_error *error)
-{
-	(void)context;
-	(void)state;
-	return state_bytes ? error_set(error, -EPROTO, "a QEMU guest has no state of this kind")
-			   : 0;
 }
 
 static int resume(void *context, struct ramlift_error *error)
@@ -142,7 +128,7 @@ static int resume(void *context, struct ramlift_error *error)
 static const struct ramlift_guest_ops guest_ops = {
 	.create = create,
 	.discard = discard,
-	.load_state = load_state,
+	.load_state = no_state_load,
 	.resume = resume,
 };
 

@@ -28,6 +28,16 @@ int guest_ram_add(struct guest_ram *ram, pid_t pid, const struct memory_mapping 
 	return 0;
 }
 
+void guest_ram_give(const struct guest_ram *ram, struct ramlift_region *regions)
+{
+	for (unsigned i = 0; i < ram->n_regions; i++) {
+		uint64_t gpa = regions[i].gpa;
+
+		regions[i] = ram->regions[i];
+		regions[i].gpa = gpa;
+	}
+}
+
 int guest_ram_clear(const struct guest_ram *ram, void *hva, uint64_t size_bytes,
 		    struct ramlift_error *error)
 {

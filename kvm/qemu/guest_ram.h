@@ -21,6 +21,10 @@ struct guest_ram {
 int guest_ram_add(struct guest_ram *ram, pid_t pid, const struct memory_mapping *mapping,
 		  struct ramlift_error *error);
 
+/* Say where the regions of an offer are, which are as many as this has; their addresses in the
+ * guest are the offer's. */
+void guest_ram_give(const struct guest_ram *ram, struct ramlift_region *regions);
+
 /* Make a part of one region read as zeros; see memory_clear(). Any thread. */
 int guest_ram_clear(const struct guest_ram *ram, void *hva, uint64_t size_bytes,
 		    struct ramlift_error *error);

@@ -11,6 +11,7 @@
 #include "core/wire.h"
 #include "kvm/qemu/block_match.h"
 #include "kvm/qemu/guest_ram.h"
+#include "kvm/qemu/no_state.h"
 #include "kvm/qemu/outlet.h"
 #include "kvm/qemu/proxy_description.h"
 #include "kvm/qemu/socket_owner.h"
@@ -83,12 +84,7 @@ static int create(void *context, const struct ramlift_guest_offer *offer,
 		guest_ram_fini(&proxy->ram);
 		return ret;
 	}
-	for (unsigned i = 0; i < offer->n_regions; i++) {
-		uint64_t gpa = regions[i].gpa;
-
-		regions[i] = proxy->ram.regions[i];
-		regions[i].gpa = gpa;
-	}
+	guest_ram_give(&proxy->ram, regions);
 	return 0;
 }
 
@@ -99,15 +95,6 @@ static void discard(void *context)
 	outlet_close(proxy->outlet);
 	proxy->outlet = NULL;
 	guest_ram_fini(&proxy->ram);
-}
-
-static int load_state(void *context, const void *state, size_t state_bytes,
-		      struct ramlift_error *error)
-{
-	(void)context;
-	(void)state;
-	return state_bytes ? error_set(error, -EPROTO, "a QEMU guest has no state of this kind")
-			   : 0;
 }
 
 /* Everything has come; QEMU's manager lets the guest run. */
@@ -124,7 +111,7 @@ static int resume(void *context, struct ramlift_error *error)
 static const struct ramlift_guest_ops guest_ops = {
 	.create = create,
 	.discard = discard,
-	.load_state = load_state,
+	.load_state = no_state_load,
 	.resume = resume,
 };
 

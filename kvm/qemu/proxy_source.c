@@ -17,6 +17,7 @@
 #include "kvm/qemu/block_match.h"
 #include "kvm/qemu/guest_ram.h"
 #include "kvm/qemu/inlet.h"
+#include "kvm/qemu/no_state.h"
 #include "kvm/qemu/proxy_description.h"
 
 #define TICK_NS	       (10 * NS_PER_MS)
@@ -81,20 +82,11 @@ static const struct ramlift_dirty_source_ops dirty_source_ops = {
 	.stop = stop,
 };
 
-static int save_state(void *context, void **state, size_t *state_bytes, struct ramlift_error *error)
-{
-	(void)context;
-	(void)error;
-	*state = NULL;
-	*state_bytes = 0;
-	return 0;
-}
-
 /* Whether the guest runs is its manager's business. */
 static const struct ramlift_guest_ops guest_ops = {
 	.pause = nothing,
 	.resume = nothing,
-	.save_state = save_state,
+	.save_state = no_state_save,
 };
 
 static int receive(void *context, unsigned stream, const void *bytes, size_t n_bytes,

@@ -18,6 +18,7 @@
 #include "kvm/qemu/describe.h"
 #include "kvm/qemu/guest_ram.h"
 #include "kvm/qemu/inlet.h"
+#include "kvm/qemu/no_state.h"
 
 #define TICK_NS	 (10 * NS_PER_MS)
 #define QUERY_NS (250 * NS_PER_MS)
@@ -139,20 +140,10 @@ static int pause_guest(void *context, struct ramlift_error *error)
 	return 0;
 }
 
-/* The state follows the RAM section of QEMU's stream; see release(). */
-static int save_state(void *context, void **state, size_t *state_bytes, struct ramlift_error *error)
-{
-	(void)context;
-	(void)error;
-	*state = NULL;
-	*state_bytes = 0;
-	return 0;
-}
-
 static const struct ramlift_guest_ops guest_ops = {
 	.pause = pause_guest,
 	.resume = take_back,
-	.save_state = save_state,
+	.save_state = no_state_save,
 };
 
 static int receive(void *context, unsigned stream, const void *bytes, size_t n_bytes,
