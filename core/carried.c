@@ -63,25 +63,12 @@ static void queue_stripe(struct ramlift_source *source, uint64_t stripe, uint64_
 static void queue(struct ramlift_source *source, unsigned region, uint64_t first_page,
 		  uint64_t n_pages, bool zeros)
 {
-	const struct ram *ram = &source->ram;
-	uint64_t pages;
-
-	if (region >= ram->n_regions)
-		return;
-	pages = ram->regions[region].size_bytes / RAMLIFT_PAGE_BYTES;
-	if (first_page >= pages)
-		return;
-	if (n_pages > pages - first_page)
-		n_pages = pages - first_page;
+	n_pages = ram_clip(&source->ram, region, first_page, n_pages);
 	while (n_pages) {
-		uint64_t bit = first_page % STRIPE_PAGES;
-		uint64_t n = STRIPE_PAGES - bit < n_pages ? STRIPE_PAGES - bit : n_pages;
-		uint64_t bits = n == 64 ? ~0ull : ((1ull << n) - 1) << bit;
+		uint64_t stripe;
+		uint64_t bits = stripe_take(&first_page, &n_pages, &stripe);
 
-		queue_stripe(source, ram->first_stripe[region] + first_page / STRIPE_PAGES, bits,
-			     zeros);
-		first_page += n;
-		n_pages -= n;
+		queue_stripe(source, source->ram.first_stripe[region] + stripe, bits, zeros);
 	}
 }
 

@@ -6,9 +6,10 @@
  * to be sent, when its guest has stopped, and what is left besides pages. So the carrier takes the
  * place of the dirty source, of the controller and of the saved state:
  *
- *   source program -> pages named         -> source_queue_pages() -> lanes =====> guest RAM
- *                  -> the rest, in pieces -> carried_send() -> STREAM -> receive() -> destination's
- *                  <- its return path     <- receive()      <- STREAM <- carried_send() program
+ *   source's program                                           destination's program
+ *     names pages ----> source_queue_pages() ----> lanes ======> guest RAM
+ *     the rest -------> source_send_piece() -----> STREAM -----> receive()
+ *     receive() <------------- STREAM <-- destination_send_piece() <-- its return path
  *
  * The rules stay: a page is named only after its tracking has been armed again; what follows the
  * last page waits for release(), which is called once the destination has said that every lane is
@@ -60,8 +61,8 @@ struct carried_ops {
 
 /*
  * Make a source or destination carry. Before its run; what pointers point to must outlive it. At
- * the source the dirty source's start() sets the program going: lanes run by then; harvest() has
- * nothing to do. -ENOMEM.
+ * the source the dirty source's start() sets the program going, once all slices are usable;
+ * harvest() has nothing to do. -ENOMEM.
  */
 int source_carry(struct ramlift_source *source, const struct carried_ops *ops, void *carrier,
 		 struct ramlift_error *error);
@@ -76,7 +77,7 @@ int destination_send_piece(struct ramlift_destination *destination, unsigned str
 			   const void *bytes, size_t n_bytes, struct ramlift_error *error);
 
 /*
- * These three between start() and stop() of the dirty source, from any thread.
+ * These between start() and stop() of the dirty source, from any thread.
  *
  * Name pages to send, counted from the start of the region; what lies outside is ignored. Lanes are
  * not woken: that is source_wake_lanes(), once for all pages of a packet.

@@ -39,29 +39,19 @@ static void mark(struct dirty_bitmap *bitmap, uint64_t first_stripe, uint64_t fi
 		 uint64_t n_pages)
 {
 	while (n_pages) {
-		uint64_t bit = first_page % STRIPE_PAGES;
-		uint64_t n = STRIPE_PAGES - bit < n_pages ? STRIPE_PAGES - bit : n_pages;
-		uint64_t bits = n == 64 ? ~0ull : ((1ull << n) - 1) << bit;
+		uint64_t stripe;
+		uint64_t bits = stripe_take(&first_page, &n_pages, &stripe);
 
-		dirty_bitmap_set(bitmap, first_stripe + first_page / STRIPE_PAGES, bits);
-		first_page += n;
-		n_pages -= n;
+		dirty_bitmap_set(bitmap, first_stripe + stripe, bits);
 	}
 }
 
 void ramlift_dirty_mark(struct ramlift_dirty_sink *sink, unsigned region, uint64_t first_page,
 			uint64_t n_pages)
 {
-	uint64_t pages;
-
-	if (region >= sink->ram->n_regions)
-		return;
-	pages = region_pages(&sink->ram->regions[region]);
-	if (first_page >= pages)
-		return;
-	if (n_pages > pages - first_page)
-		n_pages = pages - first_page;
-	mark(&sink->incoming, sink->ram->first_stripe[region], first_page, n_pages);
+	n_pages = ram_clip(sink->ram, region, first_page, n_pages);
+	if (n_pages)
+		mark(&sink->incoming, sink->ram->first_stripe[region], first_page, n_pages);
 }
 
 void ramlift_dirty_mark_words(struct ramlift_dirty_sink *sink, unsigned region, uint64_t first_page,

@@ -99,6 +99,18 @@ void ram_fini(struct ram *ram)
 	ram->slices = NULL;
 }
 
+uint64_t ram_clip(const struct ram *ram, unsigned region, uint64_t first_page, uint64_t n_pages)
+{
+	uint64_t pages;
+
+	if (region >= ram->n_regions)
+		return 0;
+	pages = ram->regions[region].size_bytes / RAMLIFT_PAGE_BYTES;
+	if (first_page >= pages)
+		return 0;
+	return n_pages < pages - first_page ? n_pages : pages - first_page;
+}
+
 void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place)
 {
 	unsigned region = ram->n_regions - 1;

@@ -55,6 +55,24 @@ int ram_init(struct ram *ram, const struct ramlift_region *regions, unsigned n_r
 	     uint64_t slice_bytes);
 void ram_fini(struct ram *ram);
 
+/* How many of the pages from first_page on lie in the region; 0 if there is no such region. */
+uint64_t ram_clip(const struct ram *ram, unsigned region, uint64_t first_page, uint64_t n_pages);
+
+/*
+ * Take the pages of the first stripe off a run of pages, which must not be empty: the result is
+ * their bits in the stripe's word, *stripe its number from where first_page counts.
+ */
+static inline uint64_t stripe_take(uint64_t *first_page, uint64_t *n_pages, uint64_t *stripe)
+{
+	uint64_t bit = *first_page % STRIPE_PAGES;
+	uint64_t n = STRIPE_PAGES - bit < *n_pages ? STRIPE_PAGES - bit : *n_pages;
+
+	*stripe = *first_page / STRIPE_PAGES;
+	*first_page += n;
+	*n_pages -= n;
+	return n == 64 ? ~0ull : ((1ull << n) - 1) << bit;
+}
+
 void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place);
 
 #endif
