@@ -231,11 +231,6 @@ int qemu_destination_cancel(struct qemu_destination *destination)
 	return ramlift_destination_cancel(destination->session);
 }
 
-void qemu_destination_stats(struct qemu_destination *destination, struct ramlift_stats *stats)
-{
-	ramlift_destination_stats(destination->session, stats);
-}
-
 const char *qemu_destination_guest(const struct qemu_destination *destination)
 {
 	return destination->name;

@@ -38,7 +38,6 @@ int qemu_destination_run(struct qemu_destination *destination, struct ramlift_er
 bool qemu_destination_spent(const struct qemu_destination *destination);
 
 int qemu_destination_cancel(struct qemu_destination *destination);
-void qemu_destination_stats(struct qemu_destination *destination, struct ramlift_stats *stats);
 
 /* The name that the source gave the guest; empty before there was one. */
 const char *qemu_destination_guest(const struct qemu_destination *destination);
