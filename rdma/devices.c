@@ -86,17 +86,24 @@ static bool read_number(const char *path, int *number)
 	return true;
 }
 
+void rdma_device_netdev(const struct ibv_device *device, unsigned port, char netdev[IF_NAMESIZE])
+{
+	char path[IBV_SYSFS_PATH_MAX + 64];
+
+	netdev[0] = '\0';
+	/* By port; soft devices on older kernels have only a parent. */
+	snprintf(path, sizeof(path), "%s/ports/%u/gid_attrs/ndevs/0", device->ibdev_path, port);
+	if (read_line(path, netdev, IF_NAMESIZE))
+		return;
+	snprintf(path, sizeof(path), "%s/parent", device->ibdev_path);
+	read_line(path, netdev, IF_NAMESIZE);
+}
+
 static void read_sysfs(const struct ibv_device *device, struct rdma_device_info *info)
 {
 	char path[IBV_SYSFS_PATH_MAX + 64];
 
-	/* By port; soft devices on older kernels have only a parent. */
-	snprintf(path, sizeof(path), "%s/ports/%u/gid_attrs/ndevs/0", device->ibdev_path,
-		 info->port);
-	if (!read_line(path, info->netdev, sizeof(info->netdev))) {
-		snprintf(path, sizeof(path), "%s/parent", device->ibdev_path);
-		read_line(path, info->netdev, sizeof(info->netdev));
-	}
+	rdma_device_netdev(device, info->port, info->netdev);
 	info->numa_node = -1;
 	snprintf(path, sizeof(path), "%s/device/numa_node", device->ibdev_path);
 	if (read_number(path, &info->numa_node) || !info->netdev[0])

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct ibv_device;
 struct ramlift_error;
 
 struct rdma_device_info {
@@ -24,5 +25,8 @@ struct rdma_device_info {
 
 /* 0 with count 0 and list NULL where there is no device. The caller frees *list. */
 int rdma_devices_list(struct rdma_device_info **list, unsigned *count, struct ramlift_error *error);
+
+/* The network interface that a port belongs to; "" where there is none. */
+void rdma_device_netdev(const struct ibv_device *device, unsigned port, char netdev[IF_NAMESIZE]);
 
 #endif
