@@ -200,6 +200,12 @@ static int rdma_connect_to(const struct transport_params *params,
 	return ret;
 }
 
+static int rail_node(const struct endpoint *endpoint, unsigned rail)
+{
+	assert(rail < endpoint->params.n_rails);
+	return endpoint->rails[rail].numa_node;
+}
+
 static void set_peer_key(struct endpoint *endpoint, unsigned slice, const struct slice_key *key)
 {
 	assert(slice < endpoint->params.n_slices);
@@ -245,6 +251,7 @@ static const struct ramlift_transport rdma_transport = {
 	.listen = rdma_listen_at,
 	.accept = endpoint_accept,
 	.connect = rdma_connect_to,
+	.rail_node = rail_node,
 	.register_slice = slices_register,
 	.deregister_slice = slices_deregister,
 	.set_peer_key = set_peer_key,

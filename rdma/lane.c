@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "rdma/endpoint.h"
+#include "rdma/placement.h"
 #include "rdma/verbs_error.h"
 
 /* Events are acknowledged in lots, since each acknowledgement takes a lock. */
@@ -46,7 +47,7 @@ static int open_queue_pair(struct lane *lane, struct ramlift_error *error)
 	return 0;
 }
 
-int lane_open(struct lane *lane, struct ramlift_error *error)
+static int open_queues(struct lane *lane, struct ramlift_error *error)
 {
 	const struct rail *rail = lane->rail;
 	int flags, ret;
@@ -72,6 +73,19 @@ int lane_open(struct lane *lane, struct ramlift_error *error)
 				 lane->index, strerror(-ret));
 	}
 	return open_queue_pair(lane, error);
+}
+
+/* The provider's and the kernel's queues lie in this thread's memory: have it where the device is.
+ */
+int lane_open(struct lane *lane, struct ramlift_error *error)
+{
+	struct placement before;
+	int ret;
+
+	placement_begin(lane->rail->numa_node, &before);
+	ret = open_queues(lane, error);
+	placement_end(&before);
+	return ret;
 }
 
 void lane_close(struct lane *lane)

@@ -10,11 +10,12 @@
 #include "core/error.h"
 #include "rdma/device_address.h"
 #include "rdma/endpoint.h"
+#include "rdma/placement.h"
 
 int rail_init(struct rail *rail, struct endpoint *endpoint, unsigned index,
 	      struct ramlift_error *error)
 {
-	*rail = (struct rail){ .endpoint = endpoint, .index = index };
+	*rail = (struct rail){ .endpoint = endpoint, .index = index, .numa_node = -1 };
 	rail->mrs = calloc(endpoint->params.n_slices + 1ul, sizeof(struct ibv_mr *));
 	if (!rail->mrs)
 		return error_set(error, -ENOMEM, "not enough memory for a session");
@@ -95,6 +96,7 @@ int rail_use_device(struct rail *rail, struct ibv_context *device, struct ramlif
 		ret = errno ? -errno : -EIO;
 		return error_set(error, ret, "cannot use RDMA device %s: %s", name, strerror(-ret));
 	}
+	rail->numa_node = placement_device_node(device->device);
 	rail->send_depth = send_depth(&limits);
 	rail->device = device;
 	return 0;

@@ -26,6 +26,7 @@ struct rail {
 	struct rdma_cm_id *listener;   /* destination */
 
 	struct ibv_context *device; /* librdmacm's: it keeps devices open; NULL: not known yet */
+	int numa_node;		    /* the device's; -1: not known */
 	struct ibv_pd *pd;
 	unsigned send_depth; /* work requests of a lane's send queue */
 
