@@ -42,6 +42,7 @@ static void map_memory(struct endpoint_pair *pair)
 	if (!pair->keys)
 		die(NULL, "cannot allocate memory");
 	pair->params = (struct transport_params){
+		.n_rails = 1,
 		.n_lanes = pair->setup.lanes,
 		.slices = pair->ram.slices,
 		.n_slices = pair->ram.n_slices,
@@ -91,7 +92,7 @@ void endpoint_pair_receive(const struct endpoint_pair_way *way)
 	const struct ramlift_transport *transport = way->transport;
 	struct endpoint_pair pair = { .way = *way };
 	struct ramlift_error error = { 0 };
-	uint16_t port;
+	struct sockaddr_storage bound;
 
 	pair.fd = pair_accept(&way->address, way->port);
 	pair_read(pair.fd, &pair.setup, sizeof(pair.setup));
@@ -102,12 +103,12 @@ void endpoint_pair_receive(const struct endpoint_pair_way *way)
 	}
 	map_memory(&pair);
 	if (transport->listen(&pair.params, (const struct sockaddr *)&way->address, &pair.endpoint,
-			      &port, &error))
+			      &bound, &error))
 		die(&error, "listen");
 	for (unsigned i = 0; i < pair.ram.n_slices; i++)
-		if (transport->register_slice(pair.endpoint, i, &pair.keys[i], &error))
+		if (transport->register_slice(pair.endpoint, i, 1, &pair.keys[i], &error))
 			die(&error, "register");
-	pair_write(pair.fd, &port, sizeof(port));
+	pair_write(pair.fd, &bound, sizeof(bound));
 	pair_write(pair.fd, pair.keys, pair.ram.n_slices * sizeof(*pair.keys));
 	receive_lanes(&pair);
 	endpoint_pair_close(&pair);
@@ -117,9 +118,8 @@ void endpoint_pair_open(struct endpoint_pair *pair, const struct endpoint_pair_w
 			const struct endpoint_pair_setup *setup)
 {
 	const struct ramlift_transport *transport = way->transport;
-	struct sockaddr_in peer = way->address;
 	struct ramlift_error error = { 0 };
-	uint16_t port;
+	struct sockaddr_storage peer;
 
 	*pair = (struct endpoint_pair){ .way = *way, .setup = *setup };
 	if (getrandom(pair->setup.session_id, SESSION_ID_BYTES, 0) != SESSION_ID_BYTES)
@@ -128,14 +128,13 @@ void endpoint_pair_open(struct endpoint_pair *pair, const struct endpoint_pair_w
 	fill_random(pair->region.hva, pair->region.size_bytes);
 	pair->fd = pair_connect(&way->address, way->port);
 	pair_write(pair->fd, &pair->setup, sizeof(pair->setup));
-	pair_read(pair->fd, &port, sizeof(port));
+	pair_read(pair->fd, &peer, sizeof(peer));
 	pair_read(pair->fd, pair->keys, pair->ram.n_slices * sizeof(*pair->keys));
-	peer.sin_port = htons(port);
-	if (transport->connect(&pair->params, (struct sockaddr *)&peer,
-			       clock_now_ns() + DEADLINE_NS, &pair->endpoint, &error))
+	if (transport->connect(&pair->params, &peer, clock_now_ns() + DEADLINE_NS, &pair->endpoint,
+			       &error))
 		die(&error, "connect");
 	for (unsigned i = 0; i < pair->ram.n_slices; i++) {
-		if (transport->register_slice(pair->endpoint, i, NULL, &error))
+		if (transport->register_slice(pair->endpoint, i, 1, NULL, &error))
 			die(&error, "register");
 		transport->set_peer_key(pair->endpoint, i, &pair->keys[i]);
 	}

@@ -212,7 +212,7 @@ static void source_config(struct ramlift_source_config *config, const struct opt
 	config->verify = options->verify;
 	config->state_dir = options->state_dir;
 	if (options->lanes)
-		config->lanes = options->lanes;
+		config->lanes_per_rail = options->lanes;
 	if (options->slice_mib)
 		config->slice_bytes = (uint64_t)options->slice_mib << 20;
 	if (options->register_threads)
