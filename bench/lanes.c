@@ -20,7 +20,7 @@
 #include "core/dirty_set.h"
 #include "core/lanes.h"
 
-#define DEADLINE_NS (120 * NS_PER_S)
+#define DEADLINE_NS (30 * NS_PER_S)
 #define POLL_NS	    (NS_PER_MS / 2)
 #define MAX_ROUNDS  1000u
 
@@ -75,11 +75,19 @@ static uint64_t dirty_round(const struct pattern *pattern, struct ramlift_dirty_
 /* Until all that was dirty has arrived. */
 static void await_round(struct lanes *lanes, const struct ramlift_dirty_sink *set)
 {
+	uint64_t deadline_ns = clock_now_ns() + DEADLINE_NS;
 	struct ramlift_error error = { 0 };
 
 	while (lanes_done_bytes(lanes) < dirty_set_added_bytes(set)) {
 		if (lanes_check(lanes, &error))
 			die(&error, "send");
+		if (clock_now_ns() > deadline_ns) {
+			fprintf(stderr, "lanes: stalled: %llu of %llu bytes done, %llu in flight\n",
+				(unsigned long long)lanes_done_bytes(lanes),
+				(unsigned long long)dirty_set_added_bytes(set),
+				(unsigned long long)lanes_in_flight_bytes(lanes));
+			exit(1);
+		}
 		clock_sleep_until(clock_now_ns() + POLL_NS);
 	}
 }
