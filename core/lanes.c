@@ -13,9 +13,17 @@
 /* Sleep until there has been a wake since `seen`, or the state changes. */
 static void await_work(struct lanes *lanes, uint64_t seen)
 {
+	bool dry;
+
+	pthread_mutex_lock(&lanes->lock);
+	dry = ++lanes->n_idle == lanes->config.n_lanes && lanes->work == seen;
+	pthread_mutex_unlock(&lanes->lock);
+	if (dry && lanes->config.dry)
+		lanes->config.dry(lanes->config.context);
 	pthread_mutex_lock(&lanes->lock);
 	while (lanes->work == seen && atomic_load(&lanes->state) == RUNNING)
 		pthread_cond_wait(&lanes->changed, &lanes->lock);
+	lanes->n_idle--;
 	pthread_mutex_unlock(&lanes->lock);
 }
 

@@ -24,7 +24,7 @@
 
 #define SLICE_MIN_DEFAULT_BYTES (2ull << 20)
 #define SLICE_MAX_DEFAULT_BYTES (256ull << 20)
-#define SLICES_WANTED		512u
+#define SLICES_WANTED		64u
 #define SLICE_MAX_BYTES		(4ull << 30)
 #define RAM_MAX_SLICES		65000u /* more keys than that confuse rxe before Linux 6.1.11 */
 
