@@ -133,7 +133,7 @@ int device_address_find(struct rdma_event_channel *channel, const char *device,
 	struct sockaddr_storage candidate, found;
 	enum fit best = UNFIT;
 	struct ifaddrs *list;
-	bool active, usable = false;
+	bool active = false, usable = false;
 	int ret = 0;
 
 	if (getifaddrs(&list)) {
