@@ -17,6 +17,7 @@ add_custom_command(OUTPUT ${guest_out}/guest.bin
 	COMMENT "Building the test guest" VERBATIM)
 
 add_library(ramlift_machine STATIC
+	${CMAKE_CURRENT_LIST_DIR}/gate.c
 	${CMAKE_CURRENT_LIST_DIR}/machine.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_boot.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_cpuid.c
