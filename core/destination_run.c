@@ -20,6 +20,7 @@
 #include "core/destination.h"
 #include "core/digest.h"
 #include "core/error.h"
+#include "core/rails.h"
 
 #define IO_TIMEOUT_NS (5 * NS_PER_S)
 #define FIRST_WORD_NS (5 * NS_PER_S) /* for a stranger to become a source */
@@ -150,9 +151,14 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 }
 
 static int listen_for_lanes(struct ramlift_destination *destination, const struct address *local,
-			    uint16_t *port, struct ramlift_error *error)
+			    struct accept *accept, struct ramlift_error *error)
 {
+	const struct ramlift_destination_config *config = &destination->config;
+	struct sockaddr_storage addresses[RAMLIFT_MAX_RAILS];
 	struct transport_params params = {
+		.rails = config->n_rails ? config->rails : NULL,
+		.n_rails = destination->offer.n_rails,
+		.on_demand_paging = config->on_demand_paging,
 		.n_lanes = destination->offer.n_lanes,
 		.slices = destination->ram.slices,
 		.n_slices = destination->ram.n_slices,
@@ -160,10 +166,18 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 		.io_timeout_ns = IO_TIMEOUT_NS,
 	};
 
+	int ret;
+
 	memcpy(params.session_id, destination->session.id, SESSION_ID_BYTES);
 	destination->session.stats.n_lanes = params.n_lanes;
-	return destination->transport->listen(&params, (const struct sockaddr *)&local->socket,
-					      &destination->endpoint, port, error);
+	ret = destination->transport->listen(&params, (const struct sockaddr *)&local->socket,
+					     &destination->endpoint, addresses, error);
+	if (ret)
+		return ret;
+	accept->n_rails = params.n_rails;
+	for (unsigned i = 0; i < params.n_rails; i++)
+		rail_address_pack(&addresses[i], config->n_rails, &accept->rails[i]);
+	return 0;
 }
 
 static int announce_slice(void *context, unsigned slice, const struct slice_key *key,
@@ -211,7 +225,7 @@ static int prepare(struct ramlift_destination *destination, struct ramlift_error
 	if (!ret)
 		ret = create_guest(destination, error);
 	if (!ret)
-		ret = listen_for_lanes(destination, &local, &accept.port, error);
+		ret = listen_for_lanes(destination, &local, &accept, error);
 	if (ret)
 		return ret;
 	payload = accept_encode(&accept, &length);

@@ -44,7 +44,7 @@ static void *registrar_thread(void *argument)
 		if (config->before)
 			ret = config->before(config->context, slice, &error);
 		if (!ret)
-			ret = config->transport->register_slice(config->endpoint, slice, &key,
+			ret = config->transport->register_slice(config->endpoint, slice, 1, &key,
 								&error);
 		if (!ret)
 			ret = config->ready(config->context, slice, &key, &error);

@@ -12,7 +12,7 @@
 void ramlift_source_config_init(struct ramlift_source_config *config)
 {
 	memset(config, 0, sizeof(*config));
-	config->lanes = 4;
+	config->lanes_per_rail = 4;
 	config->max_downtime_ns = 300 * NS_PER_MS;
 	config->on_divergence = RAMLIFT_DIVERGENCE_THROTTLE;
 	config->slice_bytes = SLICE_DEFAULT_BYTES;
@@ -46,9 +46,13 @@ static int check_config(const struct ramlift_source_config *config, struct ramli
 	    !config->dirty_source_ops->stop)
 		return error_set(error, -EINVAL,
 				 "a call of the guest or its dirty source is missing");
-	if (!config->lanes || config->lanes > RAMLIFT_MAX_LANES)
-		return error_set(error, -EINVAL, "%u lanes: use 1 to %u", config->lanes,
-				 RAMLIFT_MAX_LANES);
+	if (config->n_rails > RAMLIFT_MAX_RAILS)
+		return error_set(error, -EINVAL, "%u rails: name at most %u", config->n_rails,
+				 RAMLIFT_MAX_RAILS);
+	if (!config->lanes_per_rail || config->lanes_per_rail > RAMLIFT_MAX_LANES ||
+	    source_n_lanes(config) > RAMLIFT_MAX_LANES)
+		return error_set(error, -EINVAL, "%u lanes on each of %u rails: use 1 to %u in all",
+				 config->lanes_per_rail, source_n_rails(config), RAMLIFT_MAX_LANES);
 	if (!config->n_transports || config->n_transports > WIRE_MAX_TRANSPORTS)
 		return error_set(error, -EINVAL, "name 1 to %u transports", WIRE_MAX_TRANSPORTS);
 	if (config->machine_bytes > WIRE_MAX_MACHINE_BYTES)

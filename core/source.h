@@ -55,6 +55,17 @@ struct ramlift_source {
 	bool cannot_limit;
 };
 
+/* A rail that is not named counts as well. */
+static inline unsigned source_n_rails(const struct ramlift_source_config *config)
+{
+	return config->n_rails ? config->n_rails : 1;
+}
+
+static inline unsigned source_n_lanes(const struct ramlift_source_config *config)
+{
+	return source_n_rails(config) * config->lanes_per_rail;
+}
+
 /* One tick's numbers: harvest, fold, and what the controller needs to know. */
 int source_tick(struct ramlift_source *source, struct decision_input *input,
 		struct ramlift_error *error);

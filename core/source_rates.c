@@ -23,7 +23,7 @@ static uint64_t bytes_completed(struct ramlift_source *source)
 	uint64_t before = source->rates.last_bytes_sent;
 	uint64_t bytes = 0;
 
-	for (unsigned i = 0; i < source->config.lanes; i++) {
+	for (unsigned i = 0; i < source_n_lanes(&source->config); i++) {
 		struct ramlift_lane_stats lane;
 
 		lanes_stats(source->lanes, i, &lane);
@@ -120,7 +120,7 @@ void source_collect_stats(struct ramlift_source *source)
 	uint64_t streaming_ns = clock_now_ns() - source->stream_begin_ns;
 	uint64_t passes = 0;
 
-	stats->n_lanes = source->config.lanes;
+	stats->n_lanes = source_n_lanes(&source->config);
 	stats->bytes_sent = 0;
 	stats->zero_pages = 0;
 	for (unsigned i = 0; i < stats->n_lanes; i++) {

@@ -17,6 +17,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/rails.h"
 #include "core/source.h"
 
 #define IO_TIMEOUT_NS	  (5 * NS_PER_S)
@@ -54,7 +55,8 @@ static int send_offer(struct ramlift_source *source, struct offer *offer,
 	memcpy(offer->session_id, source->session.id, SESSION_ID_BYTES);
 	offer->generation = source->session.generation;
 	offer->verify = config->verify;
-	offer->n_lanes = (uint16_t)config->lanes;
+	offer->n_rails = (uint8_t)source_n_rails(config);
+	offer->n_lanes = (uint16_t)source_n_lanes(config);
 	offer->slice_bytes = config->slice_bytes;
 	strcpy(offer->name, config->guest_name);
 	offer->n_regions = config->n_regions;
@@ -158,7 +160,7 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 		.set = &source->set,
 		.transport = source->transport,
 		.endpoint = source->endpoint,
-		.n_lanes = config->lanes,
+		.n_lanes = source_n_lanes(config),
 		.skip_zeros = fresh && !source->carried, /* its program has looked */
 		.bandwidth_bytes_per_s = config->bandwidth_bytes_per_s,
 	};
@@ -188,22 +190,29 @@ static int prepare(struct ramlift_source *source, const struct accept *accept,
 		   struct ramlift_error *error)
 {
 	struct transport_params params = {
-		.n_lanes = source->config.lanes,
+		.rails = source->config.n_rails ? source->config.rails : NULL,
+		.n_rails = source_n_rails(&source->config),
+		.n_lanes = source_n_lanes(&source->config),
+		.on_demand_paging = source->config.on_demand_paging,
 		.slices = source->ram.slices,
 		.n_slices = source->ram.n_slices,
 		.interrupt_fd = source->session.cancel_fd,
 		.io_timeout_ns = IO_TIMEOUT_NS,
 	};
-	struct address peer = source->peer;
+	struct sockaddr_storage peers[RAMLIFT_MAX_RAILS];
 	int ret;
 
 	session_enter(&source->session, RAMLIFT_PHASE_PREPARE);
+	if (accept->n_rails != params.n_rails)
+		return error_set(error, -EPROTO, "the destination answers for %u rails of %u",
+				 accept->n_rails, params.n_rails);
 	if (source->carried && !accept->fresh)
 		return error_set(error, -EPROTO,
 				 "the destination's memory is not fresh, and zeros would be lost");
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
-	address_set_port(&peer, accept->port);
-	ret = source->transport->connect(&params, (struct sockaddr *)&peer.socket,
+	for (unsigned i = 0; i < params.n_rails; i++)
+		rail_address_unpack(&accept->rails[i], &source->peer.socket, &peers[i]);
+	ret = source->transport->connect(&params, peers,
 					 clock_now_ns() + source->config.timeouts.connect_ns,
 					 &source->endpoint, error);
 	if (ret)

@@ -34,8 +34,8 @@ static int only_device(const struct sockaddr *local, struct ibv_context **device
 	return ret;
 }
 
-int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local, uint16_t *port,
-		    struct ramlift_error *error)
+int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local,
+		    struct sockaddr_storage *result, struct ramlift_error *error)
 {
 	struct sockaddr_storage address;
 	struct ibv_context *device;
@@ -73,7 +73,11 @@ int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local, uin
 		return error_set(error, ret, "cannot listen over RDMA at %s: %s", text,
 				 strerror(-ret));
 	}
-	*port = ntohs(rdma_get_src_port(endpoint->listener));
+	*result = address;
+	if (address.ss_family == AF_INET6)
+		((struct sockaddr_in6 *)result)->sin6_port = rdma_get_src_port(endpoint->listener);
+	else
+		((struct sockaddr_in *)result)->sin_port = rdma_get_src_port(endpoint->listener);
 	return 0;
 }
 

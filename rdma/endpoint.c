@@ -184,7 +184,8 @@ int endpoint_next_event(struct endpoint *endpoint, uint64_t deadline_ns, struct 
 }
 
 static int rdma_listen_at(const struct transport_params *params, const struct sockaddr *local,
-			  struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error)
+			  struct endpoint **endpoint, struct sockaddr_storage *addresses,
+			  struct ramlift_error *error)
 {
 	struct endpoint *made;
 	int ret;
@@ -192,7 +193,7 @@ static int rdma_listen_at(const struct transport_params *params, const struct so
 	ret = endpoint_new(params, &made, error);
 	if (ret)
 		return ret;
-	ret = endpoint_listen(made, local, port, error);
+	ret = endpoint_listen(made, local, addresses, error);
 	if (ret)
 		endpoint_free(made);
 	else
@@ -200,9 +201,9 @@ static int rdma_listen_at(const struct transport_params *params, const struct so
 	return ret;
 }
 
-static int rdma_connect_to(const struct transport_params *params, const struct sockaddr *peer,
-			   uint64_t deadline_ns, struct endpoint **endpoint,
-			   struct ramlift_error *error)
+static int rdma_connect_to(const struct transport_params *params,
+			   const struct sockaddr_storage *peers, uint64_t deadline_ns,
+			   struct endpoint **endpoint, struct ramlift_error *error)
 {
 	struct endpoint *made;
 	int ret;
@@ -210,7 +211,7 @@ static int rdma_connect_to(const struct transport_params *params, const struct s
 	ret = endpoint_new(params, &made, error);
 	if (ret)
 		return ret;
-	ret = endpoint_connect(made, peer, deadline_ns, error);
+	ret = endpoint_connect(made, (const struct sockaddr *)&peers[0], deadline_ns, error);
 	if (ret)
 		endpoint_free(made);
 	else

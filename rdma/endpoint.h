@@ -89,14 +89,14 @@ int endpoint_next_event(struct endpoint *endpoint, uint64_t deadline_ns, struct 
 int endpoint_connect(struct endpoint *endpoint, const struct sockaddr *peer, uint64_t deadline_ns,
 		     struct ramlift_error *error);
 /* accept.c */
-int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local, uint16_t *port,
-		    struct ramlift_error *error);
+int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local,
+		    struct sockaddr_storage *address, struct ramlift_error *error);
 int endpoint_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error);
 
 /* slices.c */
 int slices_check_limit(const struct transport_params *params, struct ramlift_error *error);
-int slices_register(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
-		    struct ramlift_error *error);
+int slices_register(struct endpoint *endpoint, unsigned slice, unsigned rails,
+		    struct slice_key *key, struct ramlift_error *error);
 void slices_deregister(struct endpoint *endpoint);
 
 /* receive.c */

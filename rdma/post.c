@@ -128,7 +128,7 @@ static void fill_write(const struct lane *lane, const struct transport_write *wr
 	request->num_sge = 1;
 	request->opcode = IBV_WR_RDMA_WRITE;
 	request->wr.rdma.remote_addr = key->address + write->offset_bytes;
-	request->wr.rdma.rkey = (uint32_t)key->key;
+	request->wr.rdma.rkey = key->rkeys[0];
 }
 
 static int post_part(struct lane *lane, const struct transport_write *writes, unsigned n,

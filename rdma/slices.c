@@ -75,8 +75,8 @@ static int register_error(struct ramlift_error *error, int code, uint64_t bytes)
 			 strerror(-code));
 }
 
-int slices_register(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
-		    struct ramlift_error *error)
+int slices_register(struct endpoint *endpoint, unsigned slice, unsigned rails,
+		    struct slice_key *key, struct ramlift_error *error)
 {
 	const struct slice *memory;
 	unsigned access = endpoint->listener ? DESTINATION_ACCESS : SOURCE_ACCESS;
@@ -87,11 +87,12 @@ int slices_register(struct endpoint *endpoint, unsigned slice, struct slice_key 
 	mr = ibv_reg_mr(endpoint->pd, memory->hva, memory->size_bytes, access);
 	if (!mr)
 		return register_error(error, errno ? -errno : -EIO, memory->size_bytes);
+	(void)rails;
 	endpoint->mrs[slice] = mr;
 	if (key)
 		*key = (struct slice_key){
 			.address = (uintptr_t)memory->hva,
-			.key = mr->rkey,
+			.rkeys = { mr->rkey },
 		};
 	return 0;
 }

@@ -188,6 +188,7 @@ static void params_init(struct transport_params *params, const struct setup *set
 			const struct memory *memory)
 {
 	*params = (struct transport_params){
+		.n_rails = 1,
 		.n_lanes = setup->lanes,
 		.slices = memory->slices,
 		.n_slices = memory->n_slices,
@@ -206,6 +207,7 @@ static void receive(const struct options *options)
 	struct endpoint *endpoint;
 	struct setup setup;
 	uint64_t digest, started_ns, fenced_ns;
+	struct sockaddr_storage bound;
 	uint16_t port;
 	uint8_t done;
 	int fd = control_receive(options);
@@ -216,11 +218,12 @@ static void receive(const struct options *options)
 		die(NULL, "the sender asks for nonsense");
 	memory_init(&memory, setup.mib, setup.slice_mib);
 	params_init(&params, &setup, &memory);
-	if (transport->listen(&params, (const struct sockaddr *)&options->address, &endpoint, &port,
-			      &error))
+	if (transport->listen(&params, (const struct sockaddr *)&options->address, &endpoint,
+			      &bound, &error))
 		die(&error, "listen");
+	port = ntohs(((struct sockaddr_in *)&bound)->sin_port);
 	for (unsigned i = 0; i < memory.n_slices; i++)
-		if (transport->register_slice(endpoint, i, &memory.keys[i], &error))
+		if (transport->register_slice(endpoint, i, 1, &memory.keys[i], &error))
 			die(&error, "register");
 	write_all(fd, &port, sizeof(port));
 	write_all(fd, memory.keys, memory.n_slices * sizeof(*memory.keys));
@@ -320,6 +323,7 @@ static void send_memory(const struct options *options)
 {
 	const struct ramlift_transport *transport = options->transport;
 	struct sockaddr_in peer = options->address;
+	struct sockaddr_storage peers[1] = { 0 };
 	struct setup setup = { .mib = options->mib,
 			       .slice_mib = options->slice_mib,
 			       .lanes = options->lanes };
@@ -341,11 +345,11 @@ static void send_memory(const struct options *options)
 	read_all(fd, &port, sizeof(port));
 	read_all(fd, memory.keys, memory.n_slices * sizeof(*memory.keys));
 	peer.sin_port = htons(port);
-	if (transport->connect(&params, (struct sockaddr *)&peer, clock_now_ns() + DEADLINE_NS,
-			       &endpoint, &error))
+	memcpy(&peers[0], &peer, sizeof(peer));
+	if (transport->connect(&params, peers, clock_now_ns() + DEADLINE_NS, &endpoint, &error))
 		die(&error, "connect");
 	for (unsigned i = 0; i < memory.n_slices; i++) {
-		if (transport->register_slice(endpoint, i, NULL, &error))
+		if (transport->register_slice(endpoint, i, 1, NULL, &error))
 			die(&error, "register");
 		transport->set_peer_key(endpoint, i, &memory.keys[i]);
 	}

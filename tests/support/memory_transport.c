@@ -94,7 +94,8 @@ static struct endpoint *endpoint_new(const struct transport_params *params)
 }
 
 static int memory_listen(const struct transport_params *params, const struct sockaddr *local,
-			 struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error)
+			 struct endpoint **endpoint, struct sockaddr_storage *addresses,
+			 struct ramlift_error *error)
 {
 	(void)local;
 	(void)error;
@@ -102,7 +103,8 @@ static int memory_listen(const struct transport_params *params, const struct soc
 	*endpoint = endpoint_new(params);
 	(*endpoint)->next = listening;
 	listening = *endpoint;
-	*port = 1;
+	for (unsigned i = 0; i < params->n_rails; i++)
+		((struct sockaddr_in *)&addresses[i])->sin_family = AF_INET;
 	pthread_mutex_unlock(&lock);
 	return 0;
 }
@@ -135,14 +137,14 @@ static int memory_accept(struct endpoint *endpoint, uint64_t deadline_ns,
 	return ret;
 }
 
-static int memory_connect(const struct transport_params *params, const struct sockaddr *peer,
-			  uint64_t deadline_ns, struct endpoint **result,
-			  struct ramlift_error *error)
+static int memory_connect(const struct transport_params *params,
+			  const struct sockaddr_storage *peers, uint64_t deadline_ns,
+			  struct endpoint **result, struct ramlift_error *error)
 {
 	struct endpoint *destination;
 	int ret = -ECONNREFUSED;
 
-	(void)peer;
+	(void)peers;
 	(void)deadline_ns;
 	if (next_faults.fail_connect)
 		return error_set(error, -EIO, "connect fails as it was told to");
@@ -163,9 +165,10 @@ static int memory_connect(const struct transport_params *params, const struct so
 	return ret ? error_set(error, ret, "nobody listens for this session") : 0;
 }
 
-static int memory_register_slice(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
-				 struct ramlift_error *error)
+static int memory_register_slice(struct endpoint *endpoint, unsigned slice, unsigned rails,
+				 struct slice_key *key, struct ramlift_error *error)
 {
+	(void)rails;
 	usleep(endpoint->faults.register_us);
 	if (atomic_fetch_add(&endpoint->registers, 1) + 1 == endpoint->faults.fail_register)
 		return error_set(error, -ENOMEM, "registration fails as it was told to");
@@ -173,7 +176,7 @@ static int memory_register_slice(struct endpoint *endpoint, unsigned slice, stru
 	endpoint->registered[slice] = true;
 	pthread_mutex_unlock(&lock);
 	if (key)
-		*key = (struct slice_key){ .address = slice * 4096ull, .key = slice + 1 };
+		*key = (struct slice_key){ .address = slice * 4096ull, .rkeys = { slice + 1 } };
 	return 0;
 }
 
@@ -220,7 +223,7 @@ static int memory_post(struct endpoint *endpoint, unsigned index,
 		struct held_write *held = malloc(sizeof(*held) + write->length_bytes);
 
 		if (!held || !endpoint->registered[write->slice] ||
-		    endpoint->keys[write->slice].key != write->slice + 1)
+		    endpoint->keys[write->slice].rkeys[0] != write->slice + 1)
 			abort(); /* posted to a slice that is not ready: a bug of the engine */
 		held->next = NULL;
 		held->write = *write;

@@ -133,6 +133,7 @@ static struct transport_params params_of(const struct ram *ram, unsigned n_lanes
 {
 	return (struct transport_params){
 		.session_id = "lanes",
+		.n_rails = 1,
 		.n_lanes = n_lanes,
 		.slices = ram->slices,
 		.n_slices = ram->n_slices,
@@ -145,7 +146,7 @@ static void rig_init(struct rig *rig, unsigned n_lanes)
 {
 	const struct ramlift_transport *memory = memory_transport();
 	struct transport_params params;
-	uint16_t port;
+	struct sockaddr_storage address;
 
 	memset(rig, 0, sizeof(*rig));
 	memset(&seen, 0, sizeof(seen));
@@ -162,7 +163,7 @@ static void rig_init(struct rig *rig, unsigned n_lanes)
 	rig->n_lanes = n_lanes;
 	seen.ram = &rig->ram;
 	params = params_of(&rig->there, n_lanes);
-	assert_int_equal(memory->listen(&params, NULL, &rig->to, &port, NULL), 0);
+	assert_int_equal(memory->listen(&params, NULL, &rig->to, &address, NULL), 0);
 	params = params_of(&rig->ram, n_lanes);
 	assert_int_equal(memory->connect(&params, NULL, LONG_NS, &rig->from, NULL), 0);
 }
@@ -185,13 +186,13 @@ static void slice_ready(struct rig *rig, unsigned slice, unsigned sides)
 	struct slice_key key;
 
 	if (sides & SLICE_DESTINATION) {
-		assert_int_equal(memory->register_slice(rig->to, slice, &key, NULL), 0);
+		assert_int_equal(memory->register_slice(rig->to, slice, 1, &key, NULL), 0);
 		memory->set_peer_key(rig->from, slice, &key);
 		atomic_fetch_or(&seen.ready[slice], SLICE_DESTINATION);
 		lanes_slice_ready(rig->lanes, slice, SLICE_DESTINATION);
 	}
 	if (sides & SLICE_SOURCE) {
-		assert_int_equal(memory->register_slice(rig->from, slice, NULL, NULL), 0);
+		assert_int_equal(memory->register_slice(rig->from, slice, 1, NULL, NULL), 0);
 		atomic_fetch_or(&seen.ready[slice], SLICE_SOURCE);
 		lanes_slice_ready(rig->lanes, slice, SLICE_SOURCE);
 	}

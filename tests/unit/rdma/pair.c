@@ -65,6 +65,7 @@ void pair_fini(struct pair *pair)
 struct transport_params pair_params(const struct pair *pair, const struct slice *slices)
 {
 	struct transport_params params = {
+		.n_rails = 1,
 		.n_lanes = pair->n_lanes,
 		.slices = slices,
 		.n_slices = PAIR_SLICES,
@@ -81,10 +82,10 @@ void pair_listen(struct pair *pair)
 	struct transport_params params = pair_params(pair, pair->destination_slices);
 
 	assert_int_equal(transport->listen(&params, pair_address(1), &pair->destination,
-					   &pair->port, &pair->destination_error),
+					   &pair->bound, &pair->destination_error),
 			 0);
 	for (unsigned i = 0; i < PAIR_SLICES; i++)
-		assert_int_equal(transport->register_slice(pair->destination, i, &pair->keys[i],
+		assert_int_equal(transport->register_slice(pair->destination, i, 1, &pair->keys[i],
 							   &pair->destination_error),
 				 0);
 }
@@ -113,12 +114,13 @@ void pair_connect(struct pair *pair)
 {
 	struct transport_params params = pair_params(pair, pair->source_slices);
 
-	assert_int_equal(transport->connect(&params, pair_address(pair->port), pair_within_ms(5000),
+	assert_int_equal(transport->connect(&params, &pair->bound, pair_within_ms(5000),
 					    &pair->source, &pair->source_error),
 			 0);
 	for (unsigned i = 0; i < PAIR_SLICES; i++) {
 		assert_int_equal(
-			transport->register_slice(pair->source, i, NULL, &pair->source_error), 0);
+			transport->register_slice(pair->source, i, 1, NULL, &pair->source_error),
+			0);
 		transport->set_peer_key(pair->source, i, &pair->keys[i]);
 	}
 }

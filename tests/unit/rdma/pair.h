@@ -28,7 +28,7 @@ struct pair {
 	uint8_t *source_ram, *destination_ram;
 	struct slice source_slices[PAIR_SLICES], destination_slices[PAIR_SLICES];
 	struct slice_key keys[PAIR_SLICES];
-	uint16_t port;
+	struct sockaddr_storage bound;
 	struct endpoint *source, *destination;
 	struct ramlift_error source_error, destination_error;
 	int accept_ret;

@@ -143,7 +143,7 @@ static void test_error_completion(void **state)
 	pair_init(&pair, 2);
 	pair_open(&pair);
 	wrong = pair.keys[1];
-	wrong.key ^= 1;
+	wrong.rkeys[0] ^= 1;
 	transport->set_peer_key(pair.source, 1, &wrong);
 	assert_int_equal(transport->post(pair.source, 1, &write, 1, &pair.source_error), 0);
 	assert_int_equal(transport->drain(pair.source, 1, &pair.source_error), -EIO);
@@ -266,12 +266,12 @@ static int run_source(struct session *session)
 	struct endpoint *endpoint;
 	int ret;
 
-	ret = transport->connect(&params, pair_address(pair->port), pair_within_ms(1000), &endpoint,
+	ret = transport->connect(&params, &pair->bound, pair_within_ms(1000), &endpoint,
 				 &pair->source_error);
 	if (!ret)
 		ret = publish(session, &pair->source, endpoint);
 	for (unsigned i = 0; i < PAIR_SLICES && !ret; i++) {
-		ret = transport->register_slice(pair->source, i, NULL, &pair->source_error);
+		ret = transport->register_slice(pair->source, i, 1, NULL, &pair->source_error);
 		transport->set_peer_key(pair->source, i, &pair->keys[i]);
 	}
 	if (!ret)
@@ -289,10 +289,10 @@ static int run_session(struct session *session)
 	struct transport_params params = pair_params(pair, pair->destination_slices);
 	int ret;
 
-	ret = transport->listen(&params, pair_address(1), &pair->destination, &pair->port,
+	ret = transport->listen(&params, pair_address(1), &pair->destination, &pair->bound,
 				&pair->destination_error);
 	for (unsigned i = 0; i < PAIR_SLICES && !ret; i++)
-		ret = transport->register_slice(pair->destination, i, &pair->keys[i],
+		ret = transport->register_slice(pair->destination, i, 1, &pair->keys[i],
 						&pair->destination_error);
 	if (ret)
 		return ret;

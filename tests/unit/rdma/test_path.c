@@ -169,7 +169,8 @@ static enum rdma_cm_event_type knock_with(const struct pair *pair, unsigned lane
 	memcpy(hello.session_id, pair->session_id, SESSION_ID_BYTES);
 	hello.session_id[SESSION_ID_BYTES - 1] ^= (uint8_t)session_change;
 	cm_hello_pack(&hello, bytes);
-	return knock(pair->port, bytes, sizeof(bytes));
+	return knock(ntohs(((const struct sockaddr_in *)&pair->bound)->sin_port), bytes,
+		     sizeof(bytes));
 }
 
 static void test_strangers_are_turned_away(void **state)
@@ -184,8 +185,10 @@ static void test_strangers_are_turned_away(void **state)
 	assert_int_equal(knock_with(&pair, 2, 2, 0), RDMA_CM_EVENT_REJECTED);
 	assert_int_equal(knock_with(&pair, 0xffff, 2, 0), RDMA_CM_EVENT_REJECTED);
 	assert_int_equal(knock_with(&pair, 0, 3, 0), RDMA_CM_EVENT_REJECTED);
-	assert_int_equal(knock(pair.port, NULL, 0), RDMA_CM_EVENT_REJECTED);
-	assert_int_equal(knock(pair.port, "hello", 5), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(knock(ntohs(((struct sockaddr_in *)&pair.bound)->sin_port), NULL, 0),
+			 RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(knock(ntohs(((struct sockaddr_in *)&pair.bound)->sin_port), "hello", 5),
+			 RDMA_CM_EVENT_REJECTED);
 	pair_connect(&pair);
 	pair_finish_accept(&pair);
 	/* All lanes are taken: not even the session itself may join again. */
@@ -210,7 +213,7 @@ static void test_wrong_session_at_the_source(void **state)
 	pair_start_accept(&pair);
 	params = pair_params(&pair, pair.source_slices);
 	params.session_id[3] ^= 1;
-	assert_int_equal(transport->connect(&params, pair_address(pair.port), pair_within_ms(5000),
+	assert_int_equal(transport->connect(&params, &pair.bound, pair_within_ms(5000),
 					    &pair.source, &pair.source_error),
 			 -ECONNREFUSED);
 	assert_non_null(strstr(pair.source_error.text, "another session"));
@@ -228,8 +231,9 @@ static void test_nobody_listens(void **state)
 	(void)state;
 	pair_init(&pair, 2);
 	params = pair_params(&pair, pair.source_slices);
-	assert_int_equal(transport->connect(&params, pair_address(9), pair_within_ms(5000),
-					    &pair.source, &pair.source_error),
+	assert_int_equal(transport->connect(&params,
+					    (const struct sockaddr_storage *)pair_address(9),
+					    pair_within_ms(5000), &pair.source, &pair.source_error),
 			 -ECONNREFUSED);
 	pair_fini(&pair);
 }
@@ -278,9 +282,9 @@ static void test_listen_anywhere(void **state)
 	pair_init(&pair, 1);
 	params = pair_params(&pair, pair.destination_slices);
 	assert_int_equal(transport->listen(&params, (struct sockaddr *)&any, &pair.destination,
-					   &pair.port, &pair.destination_error),
+					   &pair.bound, &pair.destination_error),
 			 0);
-	assert_int_equal(transport->register_slice(pair.destination, 0, &pair.keys[0], NULL), 0);
+	assert_int_equal(transport->register_slice(pair.destination, 0, 1, &pair.keys[0], NULL), 0);
 	pair_fini(&pair);
 }
 
