@@ -4,10 +4,15 @@
 #ifndef CORE_DESTINATION_H
 #define CORE_DESTINATION_H
 
+#include <stdatomic.h>
+
 #include "core/carried.h"
 #include "core/ram.h"
 #include "core/registrar.h"
 #include "core/session.h"
+
+/* What has become of a slice here. */
+enum { SLICE_NOT_REGISTERED, SLICE_ASKED, SLICE_REGISTERED };
 
 struct ramlift_destination {
 	struct session session;
@@ -26,6 +31,7 @@ struct ramlift_destination {
 	const struct ramlift_transport *transport;
 	struct endpoint *endpoint;
 	struct registrar *registrar;
+	_Atomic uint8_t *slices; /* by slice, one of the above */
 };
 
 #endif

@@ -90,6 +90,25 @@ static int await_source(struct ramlift_destination *destination, struct ramlift_
 	}
 }
 
+static int probe(struct ramlift_destination *destination, const struct ramlift_transport *transport,
+		 const struct sockaddr *local, struct ramlift_error *error)
+{
+	const struct ramlift_destination_config *config = &destination->config;
+	unsigned n_rails = config->n_rails ? config->n_rails : 1;
+
+	if (destination->offer.n_rails != n_rails)
+		return error_set(error, -EINVAL,
+				 "the source has %u rails, this side %u: name as many with --rails "
+				 "on both sides",
+				 destination->offer.n_rails, n_rails);
+	if (!config->n_rails)
+		return transport->probe(local, NULL, error);
+	if (!transport->probe_rails)
+		return error_set(error, -ENODEV, "rails are RDMA devices: they do not go with %s",
+				 transport->name);
+	return transport->probe_rails(config->rails, config->n_rails, error);
+}
+
 /* The source's first choice that this side has, and can be reached by. */
 static int choose_transport(struct ramlift_destination *destination, const struct sockaddr *local,
 			    uint8_t *choice, struct ramlift_error *error)
@@ -104,7 +123,7 @@ static int choose_transport(struct ramlift_destination *destination, const struc
 		for (unsigned j = 0; j < config->n_transports; j++) {
 			if (strcmp(config->transports[j]->name, offer->transports[i]))
 				continue;
-			ret = config->transports[j]->probe(local, NULL, error);
+			ret = probe(destination, config->transports[j], local, error);
 			if (ret)
 				continue;
 			destination->transport = config->transports[j];
@@ -180,6 +199,7 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 	return 0;
 }
 
+/* On a registrar's thread. The source hears of it before anything else may happen to the slice. */
 static int announce_slice(void *context, unsigned slice, const struct slice_key *key,
 			  struct ramlift_error *error)
 {
@@ -188,6 +208,7 @@ static int announce_slice(void *context, unsigned slice, const struct slice_key 
 	uint32_t length;
 	void *payload = slice_key_encode(&message, &length);
 
+	atomic_store(&destination->slices[slice], SLICE_REGISTERED);
 	return channel_send_owned(destination->session.channel, MESSAGE_SLICE_KEY, payload, length,
 				  error);
 }
@@ -241,24 +262,75 @@ static int prepare(struct ramlift_destination *destination, struct ramlift_error
 	registrar.transport = destination->transport;
 	registrar.endpoint = destination->endpoint;
 	registrar.n_slices = destination->ram.n_slices;
+	destination->slices = calloc(destination->ram.n_slices, sizeof(*destination->slices));
+	if (!destination->slices)
+		return error_set(error, -ENOMEM, "no memory for an account of the slices");
 	return registrar_start(&registrar, &destination->registrar, error);
 }
 
-/* Pages arrive by themselves. Returns with FINAL. */
+static int take_register(struct ramlift_destination *destination, const struct message *message,
+			 struct ramlift_error *error)
+{
+	const struct ram *ram = &destination->ram;
+	struct register_message asked;
+	unsigned region;
+
+	if (register_decode(message->payload, message->length_bytes, &asked) ||
+	    asked.slice >= ram->n_slices || !asked.rails ||
+	    asked.rails >> destination->offer.n_rails ||
+	    atomic_load(&destination->slices[asked.slice]) != SLICE_NOT_REGISTERED)
+		return error_set(error, -EPROTO, "the source's REGISTER makes no sense");
+	atomic_store(&destination->slices[asked.slice], SLICE_ASKED);
+	region = ram_region_of_slice(ram, asked.slice);
+	registrar_request(destination->registrar, asked.slice, asked.rails,
+			  ram->regions[region].numa_node);
+	return 0;
+}
+
+static int take_retire(struct ramlift_destination *destination, const struct message *message,
+		       struct ramlift_error *error)
+{
+	struct retire_message asked;
+
+	if (retire_decode(message->payload, message->length_bytes, &asked) ||
+	    asked.slice >= destination->ram.n_slices ||
+	    atomic_load(&destination->slices[asked.slice]) != SLICE_REGISTERED)
+		return error_set(error, -EPROTO, "the source's RETIRE makes no sense");
+	destination->transport->deregister_slice(destination->endpoint, asked.slice);
+	atomic_store(&destination->slices[asked.slice], SLICE_NOT_REGISTERED);
+	return 0;
+}
+
+/* Pages arrive by themselves; slices are registered as the source asks. Returns with FINAL. */
 static int stream(struct ramlift_destination *destination, struct message **final_message,
 		  struct ramlift_error *error)
 {
+	uint64_t publish_ns = 0;
+
 	session_enter(&destination->session, RAMLIFT_PHASE_STREAM);
 	for (;;) {
+		struct message *message = NULL;
 		int ret = session_receive(&destination->session, clock_now_ns() + STREAM_POLL_NS,
-					  NULL, final_message, error);
+					  NULL, &message, error);
 
-		if (ret != -ETIMEDOUT)
+		if (!ret && message->type == MESSAGE_FINAL) {
+			*final_message = message;
+			return 0;
+		}
+		if (!ret && message->type == MESSAGE_REGISTER)
+			ret = take_register(destination, message, error);
+		else if (!ret)
+			ret = take_retire(destination, message, error);
+		free(message);
+		if (ret && ret != -ETIMEDOUT)
 			return ret;
 		ret = registrar_check(destination->registrar, error);
 		if (ret)
 			return ret;
-		session_publish(&destination->session);
+		if (clock_now_ns() >= publish_ns) {
+			session_publish(&destination->session);
+			publish_ns = clock_now_ns() + STREAM_POLL_NS;
+		}
 	}
 }
 
@@ -398,11 +470,13 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 		destination->transport->close(destination->endpoint);
 	if (destination->has_ram)
 		ram_fini(&destination->ram);
+	free(destination->slices);
 	if (destination->has_guest && !keep_guest)
 		destination->config.guest_ops->discard(destination->config.guest);
 	free(destination->offer_message);
 	destination->endpoint = NULL;
 	destination->registrar = NULL;
+	destination->slices = NULL;
 	destination->has_ram = false;
 	destination->has_guest = false;
 	destination->offer_message = NULL;

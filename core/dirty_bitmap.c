@@ -12,7 +12,8 @@ int dirty_bitmap_init(struct dirty_bitmap *bitmap, uint64_t n_words)
 	bitmap->n_summary = (n_words + 63) / 64;
 	bitmap->words = calloc(n_words, sizeof(*bitmap->words));
 	bitmap->summary = calloc(bitmap->n_summary, sizeof(*bitmap->summary));
-	if (!bitmap->words || !bitmap->summary) {
+	bitmap->top = calloc((bitmap->n_summary + 63) / 64, sizeof(*bitmap->top));
+	if (!bitmap->words || !bitmap->summary || !bitmap->top) {
 		dirty_bitmap_fini(bitmap);
 		return -ENOMEM;
 	}
@@ -23,14 +24,29 @@ void dirty_bitmap_fini(struct dirty_bitmap *bitmap)
 {
 	free(bitmap->words);
 	free(bitmap->summary);
+	free(bitmap->top);
 	memset(bitmap, 0, sizeof(*bitmap));
+}
+
+void dirty_bitmap_tidy(struct dirty_bitmap *bitmap)
+{
+	for (uint64_t s = dirty_bitmap_next(bitmap, 0, bitmap->n_summary); s < bitmap->n_summary;
+	     s = dirty_bitmap_next(bitmap, s + 1, bitmap->n_summary)) {
+		if (atomic_load(&bitmap->summary[s]))
+			continue;
+		atomic_fetch_and(&bitmap->top[s / 64], ~(1ull << (s % 64)));
+		/* Whoever set the summary word before that may have seen the bit still there. */
+		if (atomic_load(&bitmap->summary[s]))
+			dirty_bitmap_flag(bitmap->top, s);
+	}
 }
 
 uint64_t dirty_bitmap_count(const struct dirty_bitmap *bitmap)
 {
 	uint64_t count = 0;
 
-	for (uint64_t s = 0; s < bitmap->n_summary; s++) {
+	for (uint64_t s = dirty_bitmap_next(bitmap, 0, bitmap->n_summary); s < bitmap->n_summary;
+	     s = dirty_bitmap_next(bitmap, s + 1, bitmap->n_summary)) {
 		uint64_t flags = atomic_load_explicit(&bitmap->summary[s], memory_order_relaxed);
 
 		for (unsigned i; bit_next(&flags, &i);)

@@ -9,14 +9,17 @@
 #include "core/clock.h"
 #include "core/error.h"
 
+#define LEAST_BUDGET_BYTES (16ull << 20)
+#define BUDGET_SLICES	   16u
+
 void ramlift_source_config_init(struct ramlift_source_config *config)
 {
 	memset(config, 0, sizeof(*config));
 	config->lanes_per_rail = 4;
 	config->max_downtime_ns = 300 * NS_PER_MS;
 	config->on_divergence = RAMLIFT_DIVERGENCE_THROTTLE;
-	config->slice_bytes = SLICE_DEFAULT_BYTES;
 	config->register_threads = 2;
+	config->pin = RAMLIFT_PIN_DEMAND;
 	config->tick_ns = 20 * NS_PER_MS;
 	config->timeouts = (struct ramlift_timeouts){
 		.connect_ns = 10 * NS_PER_S,
@@ -24,6 +27,19 @@ void ramlift_source_config_init(struct ramlift_source_config *config)
 		.prepare_ns = 60 * NS_PER_S,
 		.hand_over_ns = 60 * NS_PER_S,
 	};
+}
+
+/* A budget is worth several slices, so that lanes find room while others still hold theirs. */
+static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
+{
+	uint64_t slice_bytes = config->slice_bytes;
+
+	if (!slice_bytes && config->n_regions <= RAMLIFT_MAX_REGIONS)
+		slice_bytes = ram_default_slice_bytes(config->regions, config->n_regions);
+	while (config->pin == RAMLIFT_PIN_BUDGET && slice_bytes > STRIPE_BYTES &&
+	       slice_bytes > config->pin_budget_bytes / BUDGET_SLICES)
+		slice_bytes = slice_bytes / 2 / STRIPE_BYTES * STRIPE_BYTES;
+	return slice_bytes;
 }
 
 static bool timeouts_make_sense(const struct ramlift_timeouts *timeouts)
@@ -68,7 +84,11 @@ static int check_config(const struct ramlift_source_config *config, struct ramli
 		    (uintptr_t)config->regions[i].hva % RAMLIFT_PAGE_BYTES)
 			return error_set(error, -EINVAL, "region %u is not mapped page aligned", i);
 	}
-	return ram_check(config->regions, config->n_regions, config->slice_bytes, error);
+	if ((unsigned)config->pin > RAMLIFT_PIN_BUDGET ||
+	    (config->pin == RAMLIFT_PIN_BUDGET && config->pin_budget_bytes < LEAST_BUDGET_BYTES))
+		return error_set(error, -EINVAL, "a budget for pinned memory is at least %llu MiB",
+				 LEAST_BUDGET_BYTES >> 20);
+	return ram_check(config->regions, config->n_regions, slice_bytes_for(config), error);
 }
 
 int ramlift_source_new(const struct ramlift_source_config *config, struct ramlift_source **result,
@@ -84,6 +104,7 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 	if (!source)
 		return error_set(error, -ENOMEM, "no memory for a session");
 	source->config = *config;
+	source->config.slice_bytes = slice_bytes_for(config);
 	ret = address_parse(config->to, 0, &source->peer, error);
 	if (ret)
 		goto free_source;
@@ -99,7 +120,8 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 		ret = error_set(error, -EIO, "the kernel gives no random numbers");
 		goto fini_session;
 	}
-	ret = ram_init(&source->ram, config->regions, config->n_regions, config->slice_bytes);
+	ret = ram_init(&source->ram, config->regions, config->n_regions,
+		       source->config.slice_bytes);
 	if (ret) {
 		error_set(error, ret, "no memory for the table of slices");
 		goto fini_session;

@@ -74,8 +74,10 @@ static int harvest(struct ramlift_source *source, struct ramlift_error *error)
 
 uint64_t source_remaining_bytes(struct ramlift_source *source)
 {
-	return dirty_set_count(&source->set) * RAMLIFT_PAGE_BYTES +
-	       lanes_held_bytes(source->lanes) + lanes_in_flight_bytes(source->lanes);
+	uint64_t done_bytes = lanes_done_bytes(source->lanes);
+	uint64_t added_bytes = dirty_set_added_bytes(&source->set);
+
+	return added_bytes > done_bytes ? added_bytes - done_bytes : 0;
 }
 
 int source_tick(struct ramlift_source *source, struct decision_input *input,
@@ -96,7 +98,8 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 	update_rates(source, new_pages * RAMLIFT_PAGE_BYTES, dirty_bytes);
 
 	*input = (struct decision_input){
-		.first_pass_done = lanes_first_pass_done(source->lanes),
+		.first_pass_done =
+			lanes_first_pass_done(source->lanes) && pins_settled(source->pins),
 		.dirty_bytes = dirty_bytes,
 		.last_dirty_bytes = rates->last_dirty_bytes,
 		.link_rate = (uint64_t)rates->link_rate,

@@ -16,7 +16,7 @@
 #include "core/journal.h"
 #include "core/source.h"
 
-#define LISTEN_EVERY_NS	  (50 * NS_PER_MS)
+#define LISTEN_EVERY_NS	  (50 * NS_PER_MS) /* to see that a registration failed */
 #define CARRY_OUT_POLL_NS (1 * NS_PER_MS)
 
 /* Rule 4: only when every vCPU is out of its run does the last harvest count. */
@@ -44,22 +44,32 @@ static int pause_and_harvest(struct ramlift_source *source, uint64_t *clock_ns,
 	return 0;
 }
 
-/* Until every lane has delivered its token; in turns, to hear a cancel, or that the peer is gone.
- */
+/* Until every lane has delivered its token. A slice that was first written just now may still have
+ * to be registered; a cancel is heard, and that the peer is gone. */
 static int await_lanes(struct ramlift_source *source, uint64_t deadline_ns,
 		       struct ramlift_error *error)
 {
 	for (;;) {
-		uint64_t turn_ns = clock_now_ns() + LISTEN_EVERY_NS;
+		uint64_t now_ns = clock_now_ns();
 		struct message *message;
-		int ret = lanes_wait(source->lanes, turn_ns < deadline_ns ? turn_ns : deadline_ns,
-				     error);
+		int ret = lanes_wait(source->lanes, now_ns, error);
 
-		if (ret != -ETIMEDOUT || clock_now_ns() >= deadline_ns)
+		if (ret != -ETIMEDOUT || now_ns >= deadline_ns)
 			return ret;
-		/* In this phase nothing comes but an ABORT, which is an error. */
-		ret = session_receive(&source->session, clock_now_ns(), NULL, &message, error);
-		if (ret != -ETIMEDOUT)
+		error->code = 0;
+		ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
+		if (ret)
+			return ret;
+		/* The lanes wake this thread when they have ended. */
+		ret = session_receive(&source->session, now_ns + LISTEN_EVERY_NS, NULL, &message,
+				      error);
+		if (ret == -ETIMEDOUT)
+			continue;
+		if (!ret) {
+			ret = source_take_slice_key(source, message, error);
+			free(message);
+		}
+		if (ret)
 			return ret;
 	}
 }

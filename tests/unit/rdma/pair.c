@@ -17,12 +17,16 @@ uint64_t pair_within_ms(uint64_t ms)
 
 struct sockaddr *pair_address(uint16_t port)
 {
-	static _Thread_local struct sockaddr_in address;
+	static _Thread_local union {
+		struct sockaddr_storage storage;
+		struct sockaddr any;
+		struct sockaddr_in v4;
+	} address;
 
-	address.sin_family = AF_INET;
-	address.sin_addr.s_addr = inet_addr(FAKE_ADDRESS);
-	address.sin_port = htons(port);
-	return (struct sockaddr *)&address;
+	address.v4.sin_family = AF_INET;
+	address.v4.sin_addr.s_addr = inet_addr(FAKE_ADDRESS);
+	address.v4.sin_port = htons(port);
+	return &address.any;
 }
 
 void pair_init(struct pair *pair, unsigned n_lanes)
