@@ -86,6 +86,9 @@ static inline uint64_t ram_region_stripes(const struct ram *ram, unsigned region
 	return (ram->regions[region].size_bytes + STRIPE_BYTES - 1) / STRIPE_BYTES;
 }
 
+/* Not one of the numbers in between. */
+bool ram_has_stripe(const struct ram *ram, uint64_t stripe);
+
 /* The region that a slice is part of. */
 unsigned ram_region_of_slice(const struct ram *ram, unsigned slice);
 

@@ -22,19 +22,4 @@ uint64_t zero_pages(const void *stripe_hva, uint64_t candidates);
 /* The same without any CPU's particular instructions, for tests and comparisons. */
 bool page_is_zero_portable(const void *page);
 
-/* Those of the candidates, pages from hva on, that are zeros. */
-static inline uint64_t zero_pages(const void *hva, uint64_t candidates)
-{
-	uint64_t zeros = 0;
-
-	while (candidates) {
-		unsigned page = (unsigned)__builtin_ctzll(candidates);
-
-		candidates &= candidates - 1;
-		if (page_is_zero((const char *)hva + (uint64_t)page * RAMLIFT_PAGE_BYTES))
-			zeros |= 1ull << page;
-	}
-	return zeros;
-}
-
 #endif
