@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "kvm/vmm/machine_description.h"
+#include "kvm/vmm/machine_numa.h"
 #include "kvm/vmm/machine_private.h"
 
 int machine_describe(const struct machine *machine, void **description, size_t *description_bytes,
@@ -29,7 +30,7 @@ static int check_regions(const struct machine_config *config,
 			 const struct ramlift_guest_offer *offer, struct ramlift_error *error)
 {
 	struct ramlift_region planned[MACHINE_MAX_REGIONS];
-	unsigned n = machine_memory_plan(config->memory_bytes, config->page_size_bytes, planned);
+	unsigned n = machine_memory_plan(config, planned);
 
 	if (offer->n_regions != n)
 		return error_set(error, -EINVAL,
@@ -64,6 +65,8 @@ static int op_create(void *guest, const struct ramlift_guest_offer *offer,
 		ret = machine_config_check(&description->config, error);
 	if (!ret)
 		ret = check_regions(&description->config, offer, error);
+	if (!ret)
+		ret = machine_numa_translate(&description->config, &place->numa_map, error);
 	if (!ret)
 		ret = machine_make(&description->config, &description->cpuid, description->tsc_khz,
 				   &machine, error);
