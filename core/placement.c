@@ -3,28 +3,11 @@
 
 #include <numa.h>
 #include <sched.h>
-#include <stdbool.h>
-
-static bool known(int node)
-{
-	return node >= 0 && numa_available() >= 0 && node <= numa_max_node() &&
-	       numa_max_node() > 0 && numa_bitmask_isbitset(numa_all_nodes_ptr, (unsigned)node);
-}
 
 void placement_bind_thread(int node)
 {
-	if (!known(node))
-		return;
-	numa_run_on_node(node);
-	numa_set_preferred(node);
-}
-
-void placement_prefer(int node)
-{
-	if (known(node))
-		numa_set_preferred(node);
-	else if (numa_available() >= 0)
-		numa_set_localalloc();
+	if (node >= 0 && numa_available() >= 0 && numa_max_node() > 0 && node <= numa_max_node())
+		numa_run_on_node(node);
 }
 
 int placement_here(void)

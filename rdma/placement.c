@@ -18,7 +18,10 @@
 
 static hwloc_topology_t topology; /* NULL: it could not be loaded; only read once it is there */
 
-/* Nodes and devices, nothing else. The x86 component would send this thread around all CPUs. */
+/*
+ * Nodes and devices, nothing else; but groups, to which hwloc attaches both where a node is no
+ * whole package. The x86 component would send this thread around all CPUs.
+ */
 static void load_topology(void)
 {
 	hwloc_topology_t loading;
@@ -26,6 +29,7 @@ static void load_topology(void)
 	if (hwloc_topology_init(&loading))
 		return;
 	hwloc_topology_set_all_types_filter(loading, HWLOC_TYPE_FILTER_KEEP_NONE);
+	hwloc_topology_set_type_filter(loading, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
 	hwloc_topology_set_io_types_filter(loading, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
 	hwloc_topology_set_components(loading, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
 	hwloc_topology_set_flags(
