@@ -227,6 +227,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case 'm':
 		machine->memory_bytes = parse_number(state, text, 16, 1u << 20) << 20;
 		return 0;
+	case 'f':
+		machine->workload.fill_percent = (unsigned)parse_number(state, text, 1, 100);
+		return 0;
 	case 's':
 		options->seconds = (unsigned)parse_number(state, text, 1, 3600);
 		return 0;
@@ -243,6 +246,7 @@ static const struct argp_option option_table[] = {
 	{ "rate", 'r', "NUMBER", 0, "pages that the guest dirties a second; 0: all it can", 0 },
 	{ "hot-mib", 'h', "NUMBER", 0, "the set that it writes, 256 MiB", 0 },
 	{ "mib", 'm', "NUMBER", 0, "its memory, 1024 MiB", 0 },
+	{ "fill", 'f', "PERCENT", 0, "of its memory that is in use, 75", 0 },
 	{ "seconds", 's', "NUMBER", 0, "measured, 2", 0 },
 	{ "ring", 'e', "NUMBER", 0, "entries of a dirty ring, 65536", 0 },
 	{ 0 },
