@@ -23,6 +23,10 @@ need()
 		skip_reason="no /dev/kvm that may be used here (none in User Mode Linux)"
 		[[ -w /dev/kvm ]]
 		;;
+	guest)
+		skip_reason="no /dev/kvm beside the RDMA device (none in User Mode Linux)"
+		[[ $mode == testbed || -w /dev/kvm ]]
+		;;
 	qemu)
 		skip_reason="no qemu-system-x86_64, the peer"
 		command -v qemu-system-x86_64 >/dev/null
@@ -245,7 +249,8 @@ ib_write_bw()
 		return 1
 	fi
 	wait $server
-	awk -v s="$size" '$1 == s { rate = $4 } $1 == "cpu" { cpu += $2 + $3 } END { print rate, cpu }' "$logs/sender.log" "$logs/receiver.log"
+	awk -v s="$size" '$1 == s { rate = $4 } $1 == "cpu" { cpu += $2 + $3 } END { if (rate > 0) print rate, cpu }' \
+		"$logs/sender.log" "$logs/receiver.log"
 }
 
 # ---- where it all runs ----
@@ -257,7 +262,7 @@ ground_rdma()
 	leave_ground
 	if [[ -n $(ls /sys/class/infiniband 2>/dev/null) ]]; then
 		set_up native "$build_dir" bench
-		settle=0.3
+		settle=0.3 ground="this machine: RDMA device $device at $to, Linux $(uname -r)"
 	else
 		set_up testbed "$build_dir" bench
 		settle=2
