@@ -82,6 +82,16 @@ uint64_t source_remaining_bytes(struct ramlift_source *source)
 	return added_bytes > done_bytes ? added_bytes - done_bytes : 0;
 }
 
+/* What a limit left in the dirty source: it comes with the last harvest, all at once. */
+static uint64_t backlog_bytes(const struct ramlift_source *source)
+{
+	const struct ramlift_source_config *config = &source->config;
+
+	if (!config->dirty_source_ops->backlog)
+		return 0;
+	return config->dirty_source_ops->backlog(config->dirty_source) * RAMLIFT_PAGE_BYTES;
+}
+
 int source_tick(struct ramlift_source *source, struct decision_input *input,
 		struct ramlift_error *error)
 {
@@ -97,6 +107,7 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 	dirty_bytes = source_remaining_bytes(source);
 	if (dirty_bytes)
 		lanes_wake(source->lanes);
+	dirty_bytes += backlog_bytes(source);
 	update_rates(source, new_pages * RAMLIFT_PAGE_BYTES, dirty_bytes);
 
 	*input = (struct decision_input){
