@@ -2,6 +2,7 @@
 #include "core/placement.h"
 
 #include <numa.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
 
@@ -13,9 +14,13 @@ static bool known(int node)
 
 void placement_bind_thread(int node)
 {
+	static pthread_mutex_t filling = PTHREAD_MUTEX_INITIALIZER; /* libnuma's table of CPUs */
+
 	if (!known(node))
 		return;
+	pthread_mutex_lock(&filling);
 	numa_run_on_node(node);
+	pthread_mutex_unlock(&filling);
 	numa_set_preferred(node);
 }
 
@@ -29,7 +34,8 @@ void placement_prefer(int node)
 
 int placement_here(void)
 {
-	int cpu = sched_getcpu();
+	unsigned cpu, node;
 
-	return cpu < 0 || numa_available() < 0 ? -1 : numa_node_of_cpu(cpu);
+	/* Not by libnuma, whose table of CPUs is not filled in by several threads at once. */
+	return getcpu(&cpu, &node) || numa_available() < 0 ? -1 : (int)node;
 }
