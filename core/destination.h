@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The destination's side of one session. destination.c makes it and answers other threads;
- * destination_run.c leads it. */
+ * destination_run.c leads it, destination_prepare.c through its first phases. */
 #ifndef CORE_DESTINATION_H
 #define CORE_DESTINATION_H
 
@@ -33,5 +33,11 @@ struct ramlift_destination {
 	struct registrar *registrar;
 	_Atomic uint8_t *slices; /* by slice, one of the above */
 };
+
+/* The next connection that is a source; whoever is not does not count. */
+int destination_await_source(struct ramlift_destination *destination, struct ramlift_error *error);
+
+/* From its OFFER to lanes that are connected. */
+int destination_prepare(struct ramlift_destination *destination, struct ramlift_error *error);
 
 #endif

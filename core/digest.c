@@ -20,6 +20,8 @@ static uint64_t digest_stripe(const struct ram *ram, uint64_t stripe)
 	struct stripe_place place;
 	uint64_t length_bytes;
 
+	if (!ram_has_stripe(ram, stripe))
+		return 0;
 	ram_locate(ram, stripe, &place);
 	length_bytes = ram->slices[place.slice].size_bytes - place.offset_bytes;
 	if (length_bytes > STRIPE_BYTES)

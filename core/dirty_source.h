@@ -32,6 +32,13 @@ struct ramlift_dirty_source_ops {
 	 */
 	int (*limit)(void *source, uint64_t pages_per_second, struct ramlift_error *error);
 
+	/*
+	 * Pages that wait in the source unharvested: a guest that is slowed down waits with full
+	 * rings, of which the pages marked so far tell nothing. Cheap. May count pages more than
+	 * once, and for no longer than moments too few. NULL: none ever wait. The session's thread.
+	 */
+	uint64_t (*backlog)(void *source);
+
 	/* End tracking and leave the guest as it was. Called for every start() that succeeded, on
 	 * any thread. */
 	void (*stop)(void *source);

@@ -50,6 +50,7 @@ struct lanes {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* any of the below, state, or a slice */
 	uint64_t work;		/* counts lanes_wake() */
+	unsigned n_idle;
 	unsigned n_done;
 	struct lane *failed; /* the first one */
 

@@ -2,6 +2,7 @@
 #include "core/lanes.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,9 +14,17 @@
 /* Sleep until there has been a wake since `seen`, or the state changes. */
 static void await_work(struct lanes *lanes, uint64_t seen)
 {
+	bool dry;
+
+	pthread_mutex_lock(&lanes->lock);
+	dry = ++lanes->n_idle == lanes->config.n_lanes && lanes->work == seen;
+	pthread_mutex_unlock(&lanes->lock);
+	if (dry && lanes->config.dry)
+		lanes->config.dry(lanes->config.context);
 	pthread_mutex_lock(&lanes->lock);
 	while (lanes->work == seen && atomic_load(&lanes->state) == RUNNING)
 		pthread_cond_wait(&lanes->changed, &lanes->lock);
+	lanes->n_idle--;
 	pthread_mutex_unlock(&lanes->lock);
 }
 
@@ -65,11 +74,15 @@ static int run(struct lane *lane)
 	return ret;
 }
 
+/* The name is for whoever asks where the lanes run (ps -L, top -H). */
 static void settle(struct lane *lane)
 {
 	const struct lanes_config *config = &lane->lanes->config;
 	unsigned rail = lane->index / (config->n_lanes / config->n_rails);
+	char name[16];
 
+	snprintf(name, sizeof(name), "ramlift-lane%u", lane->index % RAMLIFT_MAX_LANES);
+	pthread_setname_np(pthread_self(), name);
 	if (config->transport->rail_node)
 		placement_bind_thread(config->transport->rail_node(config->endpoint, rail));
 	atomic_store(&lane->numa_node, placement_here());

@@ -32,8 +32,10 @@ struct lanes_config {
 	uint64_t bandwidth_bytes_per_s; /* all lanes together; 0: no limit */
 
 	/* All lanes have delivered their tokens, or one has failed. On a lane's thread; may be
-	 * NULL. */
+	 * NULL, as the next. */
 	void (*ended)(void *context);
+	/* All lanes have sent what there was, and it has arrived; they wait for a wake. */
+	void (*dry)(void *context);
 	void *context;
 };
 

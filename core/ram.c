@@ -111,13 +111,27 @@ uint64_t ram_clip(const struct ram *ram, unsigned region, uint64_t first_page, u
 	return n_pages < pages - first_page ? n_pages : pages - first_page;
 }
 
-void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place)
+static unsigned region_of_stripe(const struct ram *ram, uint64_t stripe)
 {
 	unsigned region = ram->n_regions - 1;
-	uint64_t offset_bytes;
 
 	while (stripe < ram->first_stripe[region])
 		region--;
+	return region;
+}
+
+bool ram_has_stripe(const struct ram *ram, uint64_t stripe)
+{
+	unsigned region = region_of_stripe(ram, stripe);
+
+	return stripe - ram->first_stripe[region] < ram_region_stripes(ram, region);
+}
+
+void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place)
+{
+	unsigned region = region_of_stripe(ram, stripe);
+	uint64_t offset_bytes;
+
 	offset_bytes = (stripe - ram->first_stripe[region]) * STRIPE_BYTES;
 	place->hva = (char *)ram->regions[region].hva + offset_bytes;
 	place->slice = ram->first_slice[region] + (unsigned)(offset_bytes / ram->slice_bytes);

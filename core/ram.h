@@ -24,7 +24,7 @@
 
 #define SLICE_MIN_DEFAULT_BYTES (2ull << 20)
 #define SLICE_MAX_DEFAULT_BYTES (256ull << 20)
-#define SLICES_WANTED		512u
+#define SLICES_WANTED		64u
 #define SLICE_MAX_BYTES		(4ull << 30)
 #define RAM_MAX_SLICES		65000u /* more keys than that confuse rxe before Linux 6.1.11 */
 
@@ -85,6 +85,9 @@ static inline uint64_t ram_region_stripes(const struct ram *ram, unsigned region
 {
 	return (ram->regions[region].size_bytes + STRIPE_BYTES - 1) / STRIPE_BYTES;
 }
+
+/* Not one of the numbers in between. */
+bool ram_has_stripe(const struct ram *ram, uint64_t stripe);
 
 /* The region that a slice is part of. */
 unsigned ram_region_of_slice(const struct ram *ram, unsigned slice);

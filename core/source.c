@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/journal.h"
 
 #define LEAST_BUDGET_BYTES (16ull << 20)
 #define BUDGET_SLICES	   16u
@@ -183,4 +184,16 @@ int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint6
 		return 0;
 	}
 	return -ERANGE;
+}
+
+int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error)
+{
+	struct journal_entry entry = {
+		.event = event,
+		.session_id = source->session.id,
+		.generation = source->session.generation,
+		.peer = source->peer.text,
+	};
+
+	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
 }

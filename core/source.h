@@ -18,9 +18,11 @@ struct source_rates {
 	uint64_t last_ns;
 	uint64_t last_bytes_sent;
 	uint64_t last_dirty_bytes;
+	uint64_t new_dirty_bytes;   /* since last_ns */
 	uint64_t least_dirty_bytes; /* since streaming began or the guest was last slowed down */
 	uint64_t least_ns;	    /* when that was reached */
 	double harvest_ns;	    /* how long a harvest takes */
+	uint64_t journal_ns;	    /* how long a line of the journal took */
 	double dirty_rate, send_rate, link_rate;
 };
 
@@ -87,6 +89,9 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 /* All that has not arrived yet: dirty, held by a lane, or in flight. A moment's figure while lanes
  * run. Any thread. */
 uint64_t source_remaining_bytes(struct ramlift_source *source);
+
+/* A line in the guest's journal, synced. */
+int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error);
 
 /* Take the lanes' counters into the session's figures. */
 void source_collect_stats(struct ramlift_source *source);

@@ -167,7 +167,7 @@ static void slice_usable(void *context)
 }
 
 /* The session's thread waits for messages; so that it looks. */
-static void lanes_ended(void *context)
+static void look(void *context)
 {
 	struct ramlift_source *source = context;
 
@@ -230,7 +230,8 @@ static int start_lanes(struct ramlift_source *source, bool fresh, struct ramlift
 		.region_rails = source->region_rails,
 		.skip_zeros = fresh && !source->carried, /* its program has looked */
 		.bandwidth_bytes_per_s = config->bandwidth_bytes_per_s,
-		.ended = lanes_ended,
+		.ended = look,
+		.dry = source->carried ? NULL : look, /* its program decides, not the tick */
 		.context = source,
 	};
 
@@ -258,6 +259,17 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 		ret = start_lanes(source, fresh, error);
 	if (!ret)
 		want_slices(source);
+	return ret;
+}
+
+/* A journal that cannot be written is found out now, not with the guest paused; and what a line
+ * costs is part of the downtime that is to be predicted. */
+static int begin_journal(struct ramlift_source *source, struct ramlift_error *error)
+{
+	uint64_t begin_ns = clock_now_ns();
+	int ret = source_note(source, "BEGIN", error);
+
+	source->rates.journal_ns = clock_now_ns() - begin_ns;
 	return ret;
 }
 
@@ -298,6 +310,9 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 	if (source->carried && !accept->fresh)
 		return error_set(error, -EPROTO,
 				 "the destination's memory is not fresh, and zeros would be lost");
+	ret = begin_journal(source, error);
+	if (ret)
+		return ret;
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
 	for (unsigned i = 0; i < params.n_rails; i++)
 		rail_address_unpack(&accept->rails[i], &source->peer.socket, &peers[i]);

@@ -41,12 +41,17 @@ static void update_rates(struct ramlift_source *source, uint64_t new_dirty_bytes
 	double seconds = (double)(now_ns - rates->last_ns) / (double)NS_PER_S;
 	double rate;
 
+	if (dirty_bytes < rates->least_dirty_bytes || !rates->least_ns) {
+		rates->least_dirty_bytes = dirty_bytes;
+		rates->least_ns = now_ns;
+	}
+	rates->new_dirty_bytes += new_dirty_bytes;
 	/* A tick that was hastened is too short to tell a rate: its bytes count with the next. */
-	if (source->carried && now_ns - rates->last_ns < source->config.tick_ns / 2)
+	if (now_ns - rates->last_ns < source->config.tick_ns / 2)
 		return;
 	sent = bytes_completed(source);
 	rate = (double)(sent - rates->last_bytes_sent) / seconds;
-	smooth(&rates->dirty_rate, (double)new_dirty_bytes / seconds);
+	smooth(&rates->dirty_rate, (double)rates->new_dirty_bytes / seconds);
 	smooth(&rates->send_rate, rate);
 	/* Only a tick in which the lanes never ran dry tells what the link can do; a faster one
 	 * tells in any case. */
@@ -54,10 +59,7 @@ static void update_rates(struct ramlift_source *source, uint64_t new_dirty_bytes
 		rates->link_rate = rate;
 	else if (dirty_bytes && rates->last_dirty_bytes)
 		smooth(&rates->link_rate, rate);
-	if (dirty_bytes < rates->least_dirty_bytes || !rates->least_ns) {
-		rates->least_dirty_bytes = dirty_bytes;
-		rates->least_ns = now_ns;
-	}
+	rates->new_dirty_bytes = 0;
 	rates->last_ns = now_ns;
 	rates->last_bytes_sent = sent;
 }
@@ -80,6 +82,16 @@ uint64_t source_remaining_bytes(struct ramlift_source *source)
 	return added_bytes > done_bytes ? added_bytes - done_bytes : 0;
 }
 
+/* What a limit left in the dirty source: it comes with the last harvest, all at once. */
+static uint64_t backlog_bytes(const struct ramlift_source *source)
+{
+	const struct ramlift_source_config *config = &source->config;
+
+	if (!config->dirty_source_ops->backlog)
+		return 0;
+	return config->dirty_source_ops->backlog(config->dirty_source) * RAMLIFT_PAGE_BYTES;
+}
+
 int source_tick(struct ramlift_source *source, struct decision_input *input,
 		struct ramlift_error *error)
 {
@@ -95,6 +107,7 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 	dirty_bytes = source_remaining_bytes(source);
 	if (dirty_bytes)
 		lanes_wake(source->lanes);
+	dirty_bytes += backlog_bytes(source);
 	update_rates(source, new_pages * RAMLIFT_PAGE_BYTES, dirty_bytes);
 
 	*input = (struct decision_input){
@@ -104,6 +117,7 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 		.last_dirty_bytes = rates->last_dirty_bytes,
 		.link_rate = (uint64_t)rates->link_rate,
 		.fixed_cost_ns = FIXED_COST_FLOOR_NS + (uint64_t)rates->harvest_ns +
+				 rates->journal_ns +
 				 HAND_OVER_ROUND_TRIPS * channel_rtt_ns(source->session.channel),
 		.elapsed_ns = clock_now_ns() - source->session.begin_ns,
 		.stuck_ns = clock_now_ns() - rates->least_ns,

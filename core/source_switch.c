@@ -13,7 +13,6 @@
 #include "core/clock.h"
 #include "core/digest.h"
 #include "core/error.h"
-#include "core/journal.h"
 #include "core/source.h"
 
 #define LISTEN_EVERY_NS	  (50 * NS_PER_MS) /* to see that a registration failed */
@@ -135,18 +134,6 @@ static int await_prepared(struct ramlift_source *source, const struct final *fin
 	return 0;
 }
 
-static int note(struct ramlift_source *source, const char *event, struct ramlift_error *error)
-{
-	struct journal_entry entry = {
-		.event = event,
-		.session_id = source->session.id,
-		.generation = source->session.generation,
-		.peer = source->peer.text,
-	};
-
-	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
-}
-
 /* From here on the guest is the destination's, unless the destination itself says that it is not.
  */
 static int in_doubt(struct ramlift_source *source, const struct ramlift_error *why,
@@ -174,7 +161,7 @@ static int await_started(struct ramlift_source *source, struct ramlift_error *er
 	if (ret == -EREMOTEIO) {
 		/* Its own word: the guest has not run there and never will. So it is ours again. */
 		*error = why;
-		note(source, "REFUSED", NULL);
+		source_note(source, "REFUSED", NULL);
 		return ret;
 	}
 	if (ret)
@@ -200,9 +187,9 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 		return error_set(error, -ENOMEM, "no memory for the message COMMIT");
 	ret = session_commit(&source->session, error);
 	if (!ret) {
-		ret = note(source, "COMMIT", error);
+		ret = source_note(source, "COMMIT", error);
 		if (ret) /* the line may be there all the same, and the guest stays here */
-			note(source, "REFUSED", NULL);
+			source_note(source, "REFUSED", NULL);
 	}
 	if (ret) {
 		free(payload);
@@ -287,6 +274,6 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 		   downtime->load_ns + downtime->start_ns;
 	downtime->commit_ns = downtime->total_ns > parts_ns ? downtime->total_ns - parts_ns : 0;
 	source->session.stats.bytes_remaining = 0;
-	note(source, "STARTED", NULL); /* for the record only: the guest runs there */
+	source_note(source, "STARTED", NULL); /* for the record only: the guest runs there */
 	return 0;
 }

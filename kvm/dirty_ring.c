@@ -318,6 +318,47 @@ static int ring_limit(void *source, uint64_t pages_per_second, struct ramlift_er
 	return 0;
 }
 
+static bool is_dirty(const struct ramlift_dirty_ring *ring, const struct vcpu_ring *from,
+		     uint32_t ahead)
+{
+	const struct kvm_dirty_gfn *gfn = &from->gfns[(from->next + ahead) & (ring->entries - 1)];
+
+	return __atomic_load_n(&gfn->flags, __ATOMIC_RELAXED) == KVM_DIRTY_GFN_F_DIRTY;
+}
+
+/*
+ * Entries of one ring that have not been collected. KVM fills them in order, so those that are
+ * dirty come first, and where they end is found by halving.
+ */
+static uint32_t waiting(const struct ramlift_dirty_ring *ring, const struct vcpu_ring *from)
+{
+	uint32_t least = 0, most = ring->entries;
+
+	while (least < most) {
+		uint32_t middle = least + (most - least) / 2;
+
+		if (is_dirty(ring, from, middle))
+			least = middle + 1;
+		else
+			most = middle;
+	}
+	return least;
+}
+
+/* What the CPU still holds back (Intel's PML: 512 pages a vCPU until its next exit) is not seen. */
+static uint64_t ring_backlog(void *source)
+{
+	struct ramlift_dirty_ring *ring = source;
+	uint64_t pages;
+
+	pthread_mutex_lock(&ring->harvest_lock);
+	pages = ring->n_staged;
+	for (unsigned i = 0; i < ring->n_rings; i++)
+		pages += waiting(ring, &ring->rings[i]);
+	pthread_mutex_unlock(&ring->harvest_lock);
+	return pages;
+}
+
 static void ring_stop(void *source)
 {
 	struct ramlift_dirty_ring *ring = source;
@@ -373,6 +414,7 @@ const struct ramlift_dirty_source_ops *ramlift_dirty_ring_ops(void)
 		.start = ring_start,
 		.harvest = ring_harvest,
 		.limit = ring_limit,
+		.backlog = ring_backlog,
 		.stop = ring_stop,
 	};
 

@@ -277,6 +277,34 @@ static void test_limit(void **state)
 	teardown(&world);
 }
 
+/* Under a limit that lets nothing through, what the guest wrote waits in the rings and is counted,
+ * up to full rings and wherever in the ring it begins. */
+static void test_backlog(void **state)
+{
+	struct world world;
+
+	(void)state;
+	setup(&world, 2);
+	start(&world);
+	for (unsigned round = 0; round < 10; round++) {
+		uint64_t n[2] = { 0, 0 };
+
+		assert_int_equal(world.ops->backlog(world.ring), 0);
+		assert_int_equal(world.ops->limit(world.ring, 1, NULL), 0);
+		for (unsigned i = 0; i < 20 + 17 * round; i++)
+			n[0] += fake_kvm_write(&world.kvm, 0, 0, i, 1);
+		assert_int_equal(world.ops->backlog(world.ring), n[0]);
+		while (fake_kvm_write(&world.kvm, 1, 0, 300 + n[1], 1))
+			n[1]++;
+		assert_int_equal(n[1], ENTRIES - FAKE_KVM_RESERVED);
+		assert_int_equal(world.ops->backlog(world.ring), n[0] + n[1]);
+		assert_int_equal(world.ops->limit(world.ring, 0, NULL), 0);
+		harvest(&world);
+	}
+	world.ops->stop(world.ring);
+	teardown(&world);
+}
+
 static void test_strays_are_counted_and_freed(void **state)
 {
 	struct world world;
@@ -427,6 +455,7 @@ int main(void)
 		cmocka_unit_test(test_full_rings),
 		cmocka_unit_test(test_full_rings_under_a_limit),
 		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_backlog),
 		cmocka_unit_test(test_strays_are_counted_and_freed),
 		cmocka_unit_test(test_failed_reset),
 		cmocka_unit_test(test_stop_wakes_though_reset_fails),
