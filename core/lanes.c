@@ -43,6 +43,7 @@ static int run(struct lane *lane)
 	struct lanes *lanes = lane->lanes;
 	const struct lanes_config *config = &lanes->config;
 	struct batch batch = { .n = 0 };
+	int ret;
 
 	for (;;) {
 		/* Read before the sweep: only a sweep that began after FINISHING and found nothing
@@ -50,7 +51,6 @@ static int run(struct lane *lane)
 		bool last = atomic_load(&lanes->state) == FINISHING;
 		uint64_t seen = work_seen(lanes);
 		bool found;
-		int ret;
 
 		ret = lane_sweep(lane, &batch, &found);
 		if (ret)
@@ -67,7 +67,11 @@ static int run(struct lane *lane)
 		lane_release_slice(lane);
 		await_work(lanes, seen);
 	}
-	return config->transport->token(config->endpoint, lane->index, lanes->token, &lane->error);
+	/* What it drains may be what others wait for to go. */
+	ret = config->transport->token(config->endpoint, lane->index, lanes->token, &lane->error);
+	if (!ret)
+		lane_release_slice(lane);
+	return ret;
 }
 
 /* The name is for whoever asks where the lanes run (ps -L, top -H). */
