@@ -42,19 +42,8 @@ need()
 
 sample()
 {
+	[[ $3 =~ ^[0-9] ]] || { echo "bench: $figure: no figure for $1" >&2; failures=$((failures + 1)); return 1; }
 	printf '{"figure":"%s","name":"%s","unit":"%s","run":%d,"value":%s}\n' "$figure" "$1" "$2" "$run" "$3" >>"$out/samples.jsonl"
-}
-
-# $1 JSON, then pairs: NAME:UNIT and a jq expression of a number.
-samples_of()
-{
-	local json=$1 name unit
-	shift
-	while (($#)); do
-		name=${1%%:*} unit=${1#*:}
-		sample "$name" "$unit" "$(jq "$2" <<<"$json")" || return 1
-		shift 2
-	done
 }
 
 # $1 name: its values in the order of runs; another figure's as FIGURE/NAME.
@@ -150,6 +139,7 @@ chart_head()
 	set title "$1" noenhanced
 	set ylabel "$2" noenhanced
 	set grid ytics
+	set rmargin 5
 	GNUPLOT
 }
 

@@ -29,6 +29,7 @@ measure()
 		sample "floor.$share" ms "$(jq --argjson rate "$rate" \
 			'((.source.session.residual_bytes + .state_bytes) / ($rate * 1048576) * 1e9 + 2 * .round_trip_ns) / 1e6' <<<"$json")"
 		sample "residual.$share" KiB "$(jq '.source.session.residual_bytes / 1024' <<<"$json")"
+		sample sync us "$(jq '.sync_ns / 1e3' <<<"$json")"
 		for part in "${parts[@]}"; do
 			sample "part.$part.$share" us "$(jq ".source.session.downtime.${part}_ns / 1e3" <<<"$json")"
 		done
@@ -47,6 +48,7 @@ rows()
 	for part in "${parts[@]}"; do
 		row_value "  of the downtime at 20 %: $part" "part.$part.20"
 	done
+	row_value "  in commit: one write to a journal on this disk, synced" sync
 }
 
 chart()
