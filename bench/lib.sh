@@ -146,7 +146,7 @@ chart_head()
 # $1 title, rest: names, all of one unit. Medians, with the range of the runs.
 bars()
 {
-	local title=$1 name n=0 unit= line
+	local title=$1 name n=0 unit='' line
 	shift
 
 	: >"$out/$figure.dat"
@@ -175,7 +175,7 @@ bars()
 # $1 title, $2 x label, $3 scale of x (log or nothing), rest: PREFIX=WORDS; the samples PREFIX.X are points at X of that line.
 lines()
 {
-	local title=$1 label=$2 scale=$3 series name plot= unit= line
+	local title=$1 label=$2 scale=$3 series name plot='' unit='' line
 	shift 3
 
 	rm -f "$out/$figure".*.dat
