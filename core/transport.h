@@ -45,7 +45,7 @@ struct transport_write {
 };
 
 #define TRANSPORT_MAX_WRITE_BYTES (256u * 1024)
-#define TRANSPORT_MAX_BATCH	  32u
+#define TRANSPORT_MAX_BATCH	  64u
 
 struct transport_params {
 	uint8_t session_id[SESSION_ID_BYTES]; /* only lanes that carry it may join */

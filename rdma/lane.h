@@ -18,13 +18,13 @@
 #include <stdint.h>
 
 #include "core/ramlift.h"
+#include "core/transport.h"
 
 struct endpoint;
 struct rail;
-struct transport_write;
 
-/* Work requests that a lane may have in flight; a device may allow less. */
-#define LANE_SEND_DEPTH 128u
+/* Work requests that a lane may have in flight: four posts. A device may allow less. */
+#define LANE_SEND_DEPTH (4 * TRANSPORT_MAX_BATCH)
 
 /* Twice that, so that the entry of what has completed outlives the one of what was posted. */
 #define LANE_HISTORY (2 * LANE_SEND_DEPTH)
@@ -32,11 +32,10 @@ struct transport_write;
 /* And bytes: enough to keep any link busy, little enough to drain at the switchover. */
 #define LANE_WINDOW_BYTES (4u << 20)
 
-/* A post is cut into parts of so many bytes, so that there is always another one in flight. */
+/* A post is cut into parts of so many bytes, so that there is always another one in flight. The
+ * last write of a part carries a signal. docs/decisions/posting.md has measurements of all these.
+ */
 #define LANE_PART_BYTES (1u << 20)
-
-/* Within a post, every so many writes carry a signal, and the last one always. */
-#define LANE_SIGNAL_EVERY 32u
 
 /*
  * How often an empty completion queue is looked at before the thread goes to sleep: more often

@@ -153,12 +153,11 @@ static int post_part(struct lane *lane, const struct transport_write *writes, un
 
 	for (unsigned i = 0; i < n; i++) {
 		bool last = i + 1 == n;
-		bool signal = last || (i + 1) % LANE_SIGNAL_EVERY == 0;
 
 		chain[i] = (struct ibv_send_wr){
 			.wr_id = lane->posted + i + 1,
 			.next = last ? NULL : &chain[i + 1],
-			.send_flags = signal ? IBV_SEND_SIGNALED : 0,
+			.send_flags = last ? IBV_SEND_SIGNALED : 0,
 		};
 		fill_write(lane, &writes[i], &pieces[i], &chain[i]);
 		lane->bytes_posted += writes[i].length_bytes;
