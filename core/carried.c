@@ -15,6 +15,7 @@ int source_carry(struct ramlift_source *source, const struct carried_ops *ops, v
 		return error_set(error, -ENOMEM, "no memory for the bitmap of named pages");
 	source->carried = ops;
 	source->carrier = carrier;
+	source->config.pin = RAMLIFT_PIN_ALL; /* its guest may stop at any time */
 	source->session.carry = ops->receive;
 	source->session.carrier = carrier;
 	return 0;
@@ -47,17 +48,14 @@ int destination_send_piece(struct ramlift_destination *destination, unsigned str
  */
 static void queue_stripe(struct ramlift_source *source, uint64_t stripe, uint64_t bits, bool zeros)
 {
-	uint64_t named = bits, fresh;
+	uint64_t named = bits;
 
 	if (zeros)
 		named &= atomic_load(&source->named.words[stripe]);
 	else
 		dirty_bitmap_set(&source->named, stripe, bits);
 	atomic_fetch_add(&source->zero_pages, (uint64_t)__builtin_popcountll(bits & ~named));
-	/* A page that waits already will be sent once. */
-	fresh = dirty_bitmap_set(&source->set.quiet, stripe, named);
-	atomic_fetch_add(&source->queued_bytes,
-			 (uint64_t)__builtin_popcountll(fresh) * RAMLIFT_PAGE_BYTES);
+	dirty_set_add(&source->set, stripe, named);
 }
 
 static void queue(struct ramlift_source *source, unsigned region, uint64_t first_page,
@@ -91,10 +89,7 @@ void source_wake_lanes(struct ramlift_source *source)
 
 uint64_t source_backlog_bytes(struct ramlift_source *source)
 {
-	uint64_t done = lanes_done_bytes(source->lanes);
-	uint64_t queued = atomic_load(&source->queued_bytes);
-
-	return queued > done ? queued - done : 0;
+	return source_remaining_bytes(source);
 }
 
 void source_hasten(struct ramlift_source *source)

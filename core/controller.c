@@ -20,7 +20,8 @@ uint64_t controller_predict_downtime_ns(const struct decision_input *input)
 /* Waiting longer no longer makes the rest much smaller. */
 static bool bottomed_out(const struct decision_input *input)
 {
-	return input->dirty_bytes >= input->last_dirty_bytes - input->last_dirty_bytes / 4;
+	return !input->dirty_bytes ||
+	       input->dirty_bytes >= input->last_dirty_bytes - input->last_dirty_bytes / 4;
 }
 
 enum decision controller_decide(const struct decision_input *input)

@@ -2,9 +2,10 @@
 /*
  * The destination's side of a session:
  *
- *   wait        for a connection whose first message is an OFFER; others are turned away
- *   prepare     create the guest, ACCEPT, let the lanes in, register slices and announce them
- *   stream      nothing to do: pages arrive by themselves; wait for FINAL
+ *   wait        for a connection whose first message is an OFFER;      destination_prepare.c
+ *               others are turned away
+ *   prepare     create the guest, ACCEPT, let the lanes in
+ *   stream      pages arrive by themselves; register slices as the source asks; wait for FINAL
  *   hand-over   tokens, fence, digest, load, PREPARED; with COMMIT run it, STARTED
  *
  * Everything from the peer is checked before it is used. On failure what was made is undone and
@@ -12,7 +13,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,230 +21,71 @@
 #include "core/digest.h"
 #include "core/error.h"
 
-#define IO_TIMEOUT_NS (5 * NS_PER_S)
-#define FIRST_WORD_NS (5 * NS_PER_S) /* for a stranger to become a source */
-/* When a connection went away again, or descriptors are short. */
-#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define STREAM_POLL_NS (200 * NS_PER_MS)
 
-#define STREAM_POLL_NS	   (200 * NS_PER_MS)
-#define NO_CANCEL_DEADLINE UINT64_MAX
-
-/* Read the first message of a connection. It must be an OFFER that can be read. */
-static int read_offer(struct ramlift_destination *destination, struct ramlift_error *error)
+static int take_register(struct ramlift_destination *destination, const struct message *message,
+			 struct ramlift_error *error)
 {
-	struct message *message;
-	int ret;
+	const struct ram *ram = &destination->ram;
+	struct register_message asked;
+	unsigned region;
 
-	ret = session_receive(&destination->session, clock_now_ns() + FIRST_WORD_NS,
-			      "waiting for an OFFER", &message, error);
-	if (ret)
-		return ret;
-	ret = offer_decode(message->payload, message->length_bytes, &destination->offer);
-	if (ret) {
-		free(message);
-		return error_set(error, ret, "the OFFER cannot be read");
-	}
-	destination->offer_message = message;
+	if (register_decode(message->payload, message->length_bytes, &asked) ||
+	    asked.slice >= ram->n_slices || !asked.rails ||
+	    asked.rails >> destination->offer.n_rails ||
+	    atomic_load(&destination->slices[asked.slice]) != SLICE_NOT_REGISTERED)
+		return error_set(error, -EPROTO, "the source's REGISTER makes no sense");
+	atomic_store(&destination->slices[asked.slice], SLICE_ASKED);
+	region = ram_region_of_slice(ram, asked.slice);
+	registrar_request(destination->registrar, asked.slice, asked.rails,
+			  ram->regions[region].numa_node);
 	return 0;
 }
 
-static void turn_away(struct ramlift_destination *destination, const struct ramlift_error *error)
+static int take_retire(struct ramlift_destination *destination, const struct message *message,
+		       struct ramlift_error *error)
 {
-	session_send_abort(&destination->session, error);
-	channel_close(destination->session.channel);
-	destination->session.channel = NULL;
-}
+	struct retire_message asked;
 
-/* The next connection that is a source; whoever is not does not count. */
-static int await_source(struct ramlift_destination *destination, struct ramlift_error *error)
-{
-	for (;;) {
-		struct ramlift_error stranger = { 0 };
-		int fd, ret;
-
-		ret = wait_for_fd(destination->listen_fd, POLLIN, NO_CANCEL_DEADLINE,
-				  destination->session.cancel_fd);
-		if (ret == -ETIMEDOUT)
-			continue;
-		if (ret)
-			return error_set(error, ret,
-					 ret == -ECANCELED ? "cancelled"
-							   : "cannot wait for connections: %s",
-					 strerror(-ret));
-		fd = accept4(destination->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0) {
-			clock_sleep_until(clock_now_ns() + ACCEPT_PAUSE_NS);
-			continue;
-		}
-		ret = channel_open(fd, destination->config.timeouts.heartbeat_ns,
-				   &destination->session.channel, error);
-		if (ret)
-			return ret;
-		destination->session.phase = RAMLIFT_PHASE_PREFLIGHT;
-		ret = read_offer(destination, &stranger);
-		if (!ret)
-			return 0;
-		turn_away(destination, &stranger);
-		destination->session.phase = RAMLIFT_PHASE_IDLE;
-	}
-}
-
-/* The source's first choice that this side has, and can be reached by. */
-static int choose_transport(struct ramlift_destination *destination, const struct sockaddr *local,
-			    uint8_t *choice, struct ramlift_error *error)
-{
-	const struct ramlift_destination_config *config = &destination->config;
-	const struct offer *offer = &destination->offer;
-	int ret = error_set(error, -EPROTONOSUPPORT,
-			    "the destination allows none of the offered transports: "
-			    "choose the same --transport on both sides");
-
-	for (unsigned i = 0; i < offer->n_transports; i++) {
-		for (unsigned j = 0; j < config->n_transports; j++) {
-			if (strcmp(config->transports[j]->name, offer->transports[i]))
-				continue;
-			ret = config->transports[j]->probe(local, NULL, error);
-			if (ret)
-				continue;
-			destination->transport = config->transports[j];
-			destination->session.stats.transport = destination->transport->name;
-			*choice = (uint8_t)i;
-			error->code = 0; /* those that cannot do not matter */
-			return 0;
-		}
-	}
-	return ret;
-}
-
-static int create_guest(struct ramlift_destination *destination, struct ramlift_error *error)
-{
-	const struct ramlift_destination_config *config = &destination->config;
-	struct offer *offer = &destination->offer;
-	struct ramlift_guest_offer guest_offer = {
-		.name = offer->name,
-		.machine = offer->machine,
-		.machine_bytes = offer->machine_bytes,
-		.regions = offer->regions,
-		.n_regions = offer->n_regions,
-	};
-	struct ramlift_region regions[RAMLIFT_MAX_REGIONS];
-	int ret;
-
-	memcpy(regions, offer->regions, sizeof(regions));
-	ret = config->guest_ops->create(config->guest, &guest_offer, regions, error);
-	if (ret)
-		return ret;
-	destination->has_guest = true;
-	for (unsigned i = 0; i < offer->n_regions; i++) {
-		if (!regions[i].hva || regions[i].gpa != offer->regions[i].gpa ||
-		    regions[i].size_bytes != offer->regions[i].size_bytes)
-			return error_set(error, -EINVAL,
-					 "region %u was created with another place or size", i);
-	}
-	ret = ram_init(&destination->ram, regions, offer->n_regions, offer->slice_bytes);
-	if (ret)
-		return error_set(error, ret, "no memory for the table of slices");
-	destination->has_ram = true;
-	destination->session.stats.ram_bytes = destination->ram.bytes;
+	if (retire_decode(message->payload, message->length_bytes, &asked) ||
+	    asked.slice >= destination->ram.n_slices ||
+	    atomic_load(&destination->slices[asked.slice]) != SLICE_REGISTERED)
+		return error_set(error, -EPROTO, "the source's RETIRE makes no sense");
+	destination->transport->deregister_slice(destination->endpoint, asked.slice);
+	atomic_store(&destination->slices[asked.slice], SLICE_NOT_REGISTERED);
 	return 0;
 }
 
-static int listen_for_lanes(struct ramlift_destination *destination, const struct address *local,
-			    uint16_t *port, struct ramlift_error *error)
-{
-	struct transport_params params = {
-		.n_lanes = destination->offer.n_lanes,
-		.slices = destination->ram.slices,
-		.n_slices = destination->ram.n_slices,
-		.interrupt_fd = destination->session.cancel_fd,
-		.io_timeout_ns = IO_TIMEOUT_NS,
-	};
-
-	memcpy(params.session_id, destination->session.id, SESSION_ID_BYTES);
-	destination->session.stats.n_lanes = params.n_lanes;
-	return destination->transport->listen(&params, (const struct sockaddr *)&local->socket,
-					      &destination->endpoint, port, error);
-}
-
-static int announce_slice(void *context, unsigned slice, const struct slice_key *key,
-			  struct ramlift_error *error)
-{
-	struct ramlift_destination *destination = context;
-	struct slice_key_message message = { .slice = slice, .key = *key };
-	uint32_t length;
-	void *payload = slice_key_encode(&message, &length);
-
-	return channel_send_owned(destination->session.channel, MESSAGE_SLICE_KEY, payload, length,
-				  error);
-}
-
-static int clear_slice(void *context, unsigned index, struct ramlift_error *error)
-{
-	struct ramlift_destination *destination = context;
-	const struct slice *slice = &destination->ram.slices[index];
-
-	return destination->carried->clear(destination->session.carrier, slice->hva,
-					   slice->size_bytes, error);
-}
-
-static int prepare(struct ramlift_destination *destination, struct ramlift_error *error)
-{
-	struct registrar_config registrar = {
-		.n_slices = 0,
-		.before = destination->carried && destination->carried->clear ? clear_slice : NULL,
-		.n_threads = destination->config.register_threads,
-		.ready = announce_slice,
-		.context = destination,
-	};
-	struct accept accept = { .fresh = true }; /* create() or clear() promise zeros */
-	struct address local;
-	uint32_t length;
-	void *payload;
-	int ret;
-
-	session_enter(&destination->session, RAMLIFT_PHASE_PREPARE);
-	ret = channel_local_address(destination->session.channel, &local);
-	if (ret)
-		return error_set(error, ret, "the connection broke: %s", strerror(-ret));
-	ret = choose_transport(destination, (struct sockaddr *)&local.socket, &accept.transport,
-			       error);
-	if (!ret)
-		ret = create_guest(destination, error);
-	if (!ret)
-		ret = listen_for_lanes(destination, &local, &accept.port, error);
-	if (ret)
-		return ret;
-	payload = accept_encode(&accept, &length);
-	ret = channel_send_owned(destination->session.channel, MESSAGE_ACCEPT, payload, length,
-				 error);
-	if (ret)
-		return ret;
-	ret = destination->transport->accept(
-		destination->endpoint, clock_now_ns() + destination->config.timeouts.connect_ns,
-		error);
-	if (ret)
-		return ret;
-	registrar.transport = destination->transport;
-	registrar.endpoint = destination->endpoint;
-	registrar.n_slices = destination->ram.n_slices;
-	return registrar_start(&registrar, &destination->registrar, error);
-}
-
-/* Pages arrive by themselves. Returns with FINAL. */
+/* Pages arrive by themselves; slices are registered as the source asks. Returns with FINAL. */
 static int stream(struct ramlift_destination *destination, struct message **final_message,
 		  struct ramlift_error *error)
 {
+	uint64_t publish_ns = 0;
+
 	session_enter(&destination->session, RAMLIFT_PHASE_STREAM);
 	for (;;) {
+		struct message *message = NULL;
 		int ret = session_receive(&destination->session, clock_now_ns() + STREAM_POLL_NS,
-					  NULL, final_message, error);
+					  NULL, &message, error);
 
-		if (ret != -ETIMEDOUT)
+		if (!ret && message->type == MESSAGE_FINAL) {
+			*final_message = message;
+			return 0;
+		}
+		if (!ret && message->type == MESSAGE_REGISTER)
+			ret = take_register(destination, message, error);
+		else if (!ret)
+			ret = take_retire(destination, message, error);
+		free(message);
+		if (ret && ret != -ETIMEDOUT)
 			return ret;
 		ret = registrar_check(destination->registrar, error);
 		if (ret)
 			return ret;
-		session_publish(&destination->session);
+		if (clock_now_ns() >= publish_ns) {
+			session_publish(&destination->session);
+			publish_ns = clock_now_ns() + STREAM_POLL_NS;
+		}
 	}
 }
 
@@ -365,7 +206,7 @@ static int receive_guest(struct ramlift_destination *destination, struct ramlift
 	destination->session.generation = offer->generation;
 	ret = ram_check(offer->regions, offer->n_regions, offer->slice_bytes, error);
 	if (!ret)
-		ret = prepare(destination, error);
+		ret = destination_prepare(destination, error);
 	if (!ret)
 		ret = stream(destination, &final, error);
 	if (!ret)
@@ -384,11 +225,13 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 		destination->transport->close(destination->endpoint);
 	if (destination->has_ram)
 		ram_fini(&destination->ram);
+	free(destination->slices);
 	if (destination->has_guest && !keep_guest)
 		destination->config.guest_ops->discard(destination->config.guest);
 	free(destination->offer_message);
 	destination->endpoint = NULL;
 	destination->registrar = NULL;
+	destination->slices = NULL;
 	destination->has_ram = false;
 	destination->has_guest = false;
 	destination->offer_message = NULL;
@@ -402,7 +245,7 @@ int ramlift_destination_run(struct ramlift_destination *destination,
 	int ret;
 
 	session_reset(&destination->session);
-	ret = await_source(destination, &error);
+	ret = destination_await_source(destination, &error);
 	if (!ret) {
 		destination->session.phase = RAMLIFT_PHASE_IDLE;
 		session_enter(&destination->session, RAMLIFT_PHASE_PREFLIGHT);

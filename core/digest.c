@@ -97,23 +97,14 @@ static uint64_t digest_absent(struct cursor *cursor, uint64_t offset_bytes, uint
 	return XXH64(cursor->copy, n_bytes, 0);
 }
 
-static const struct ramlift_region *region_of(const struct ram *ram, uint64_t stripe,
-					      uint64_t *offset_bytes)
-{
-	unsigned region = ram->n_regions - 1;
-
-	while (stripe < ram->first_stripe[region])
-		region--;
-	*offset_bytes = (stripe - ram->first_stripe[region]) * STRIPE_BYTES;
-	return &ram->regions[region];
-}
-
 static uint64_t digest_stripe(struct cursor *cursor, uint64_t stripe)
 {
-	uint64_t offset_bytes, n_bytes;
-	const struct ramlift_region *region = region_of(cursor->digest->ram, stripe, &offset_bytes);
+	const struct ram *ram = cursor->digest->ram;
+	unsigned index = ram_region_of_stripe(ram, stripe);
+	const struct ramlift_region *region = &ram->regions[index];
+	uint64_t offset_bytes = (stripe - ram->first_stripe[index]) * STRIPE_BYTES;
+	uint64_t n_bytes = region->size_bytes - offset_bytes;
 
-	n_bytes = region->size_bytes - offset_bytes;
 	if (n_bytes > STRIPE_BYTES)
 		n_bytes = STRIPE_BYTES;
 	if (cursor->region != region) {
@@ -144,8 +135,11 @@ static void *digest_thread(void *argument)
 		if (chunk >= CHUNKS)
 			break;
 		for (uint64_t s = n * chunk / CHUNKS; s < n * (chunk + 1) / CHUNKS; s++) {
-			uint64_t stripe = digest_stripe(&cursor, s);
+			uint64_t stripe;
 
+			if (!ram_has_stripe(digest->ram, s))
+				continue;
+			stripe = digest_stripe(&cursor, s);
 			sum = XXH64(&stripe, sizeof(stripe), sum);
 		}
 		digest->chunks[chunk] = sum;

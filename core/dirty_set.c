@@ -2,31 +2,37 @@
 #include "core/dirty_set.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
+
+/* What tidying saves is a look at a word; it need not be done each time. */
+#define FOLDS_TO_TIDY 16u
 
 int dirty_set_init(struct ramlift_dirty_sink *set, const struct ram *ram)
 {
-	set->ram = ram;
-	if (dirty_bitmap_init(&set->incoming, ram->n_stripes))
-		goto nothing;
-	if (dirty_bitmap_init(&set->recent, ram->n_stripes))
-		goto fini_incoming;
-	if (dirty_bitmap_init(&set->quiet, ram->n_stripes))
-		goto fini_recent;
+	uint64_t n_summary;
+
+	*set = (struct ramlift_dirty_sink){ .ram = ram };
+	if (dirty_bitmap_init(&set->incoming, ram->n_stripes) ||
+	    dirty_bitmap_init(&set->dirty, ram->n_stripes))
+		goto undo;
+	n_summary = set->dirty.n_summary;
+	set->hot = calloc(n_summary, sizeof(*set->hot));
+	set->hot_words = calloc((n_summary + 63) / 64, sizeof(*set->hot_words));
+	if (!set->hot || !set->hot_words)
+		goto undo;
 	return 0;
 
-fini_recent:
-	dirty_bitmap_fini(&set->recent);
-fini_incoming:
-	dirty_bitmap_fini(&set->incoming);
-nothing:
+undo:
+	dirty_set_fini(set);
 	return -ENOMEM;
 }
 
 void dirty_set_fini(struct ramlift_dirty_sink *set)
 {
-	dirty_bitmap_fini(&set->quiet);
-	dirty_bitmap_fini(&set->recent);
+	free(set->hot_words);
+	free(set->hot);
+	dirty_bitmap_fini(&set->dirty);
 	dirty_bitmap_fini(&set->incoming);
 }
 
@@ -35,14 +41,21 @@ static uint64_t region_pages(const struct ramlift_region *region)
 	return region->size_bytes / RAMLIFT_PAGE_BYTES;
 }
 
-static void mark(struct dirty_bitmap *bitmap, uint64_t first_stripe, uint64_t first_page,
-		 uint64_t n_pages)
+void dirty_set_add(struct ramlift_dirty_sink *set, uint64_t stripe, uint64_t bits)
+{
+	uint64_t fresh = dirty_bitmap_set(&set->dirty, stripe, bits);
+
+	atomic_fetch_add(&set->added_pages, (uint64_t)__builtin_popcountll(fresh));
+}
+
+static void add_pages(struct ramlift_dirty_sink *set, unsigned region, uint64_t first_page,
+		      uint64_t n_pages)
 {
 	while (n_pages) {
 		uint64_t stripe;
 		uint64_t bits = stripe_take(&first_page, &n_pages, &stripe);
 
-		dirty_bitmap_set(bitmap, first_stripe + stripe, bits);
+		dirty_set_add(set, set->ram->first_stripe[region] + stripe, bits);
 	}
 }
 
@@ -50,8 +63,12 @@ void ramlift_dirty_mark(struct ramlift_dirty_sink *sink, unsigned region, uint64
 			uint64_t n_pages)
 {
 	n_pages = ram_clip(sink->ram, region, first_page, n_pages);
-	if (n_pages)
-		mark(&sink->incoming, sink->ram->first_stripe[region], first_page, n_pages);
+	while (n_pages) {
+		uint64_t stripe;
+		uint64_t bits = stripe_take(&first_page, &n_pages, &stripe);
+
+		dirty_bitmap_set(&sink->incoming, sink->ram->first_stripe[region] + stripe, bits);
+	}
 }
 
 void ramlift_dirty_mark_words(struct ramlift_dirty_sink *sink, unsigned region, uint64_t first_page,
@@ -93,9 +110,8 @@ static bool mark_data(struct ramlift_dirty_sink *set, unsigned index)
 			return false;
 		if (hole > end)
 			hole = end;
-		mark(&set->quiet, set->ram->first_stripe[index],
-		     (uint64_t)(data - begin) / RAMLIFT_PAGE_BYTES,
-		     ((uint64_t)(hole - data) + RAMLIFT_PAGE_BYTES - 1) / RAMLIFT_PAGE_BYTES);
+		add_pages(set, index, (uint64_t)(data - begin) / RAMLIFT_PAGE_BYTES,
+			  ((uint64_t)(hole - data) + RAMLIFT_PAGE_BYTES - 1) / RAMLIFT_PAGE_BYTES);
 		position = hole;
 	}
 	return true;
@@ -108,55 +124,68 @@ void dirty_set_mark_present(struct ramlift_dirty_sink *set, bool skip_holes)
 
 		if (skip_holes && region->memfd >= 0 && mark_data(set, i))
 			continue;
-		mark(&set->quiet, set->ram->first_stripe[i], 0, region_pages(region));
+		add_pages(set, i, 0, region_pages(region));
 	}
 }
 
-/* Pages written since the last tick: into recent, and out of quiet, so that they wait. */
-static uint64_t fold_incoming(struct ramlift_dirty_sink *set, uint64_t stripe)
+bool dirty_set_has(const struct ramlift_dirty_sink *set, uint64_t first_stripe, uint64_t n_stripes)
 {
-	uint64_t bits = dirty_bitmap_take(&set->incoming, stripe);
-
-	/* First in, then out: a lane that looks in between finds a page twice, never not at all. */
-	dirty_bitmap_set(&set->recent, stripe, bits);
-	atomic_fetch_and(&set->quiet.words[stripe], ~bits);
-	return (uint64_t)__builtin_popcountll(bits);
+	for (uint64_t i = first_stripe; i < first_stripe + n_stripes && i < set->dirty.n_words;
+	     i++) {
+		if (atomic_load_explicit(&set->dirty.words[i], memory_order_relaxed))
+			return true;
+	}
+	return false;
 }
 
-/* Pages that had been recent before this tick and were not written in it. */
-static void fold_recent(struct ramlift_dirty_sink *set, uint64_t stripe)
+/* What was hot has had a tick of rest; what comes in now has not. */
+static void cool(struct ramlift_dirty_sink *set)
 {
-	uint64_t written = atomic_load(&set->incoming.words[stripe]);
-	uint64_t quiet = atomic_load(&set->recent.words[stripe]) & ~written;
-
-	/* Only what is still there when it is taken out goes on: a lane may have sent it meanwhile.
-	 */
-	quiet &= atomic_fetch_and(&set->recent.words[stripe], ~quiet);
-	dirty_bitmap_set(&set->quiet, stripe, quiet);
-	if (atomic_load(&set->recent.words[stripe]))
-		atomic_fetch_or(&set->recent.summary[stripe / 64], 1ull << (stripe % 64));
+	for (uint64_t i = 0; i < (set->dirty.n_summary + 63) / 64; i++) {
+		for (unsigned j; bit_next(&set->hot_words[i], &j);)
+			atomic_store_explicit(&set->hot[i * 64 + j], 0, memory_order_relaxed);
+	}
 }
 
-uint64_t dirty_set_fold(struct ramlift_dirty_sink *set)
+static void heat(struct ramlift_dirty_sink *set, uint64_t summary, uint64_t stripes)
 {
+	set->hot_words[summary / 64] |= 1ull << (summary % 64);
+	atomic_store_explicit(&set->hot[summary], stripes, memory_order_relaxed);
+}
+
+/* Move what came in behind a summary word; returns the number of pages, adds those that were clean.
+ */
+static uint64_t fold_summary(struct ramlift_dirty_sink *set, uint64_t summary, uint64_t *n_fresh)
+{
+	uint64_t stripes = dirty_bitmap_claim(&set->incoming, summary, ~0ull);
 	uint64_t n_pages = 0;
 
-	for (uint64_t s = 0; s < set->recent.n_summary; s++) {
-		uint64_t stripes = dirty_bitmap_claim(&set->recent, s, ~0ull);
+	heat(set, summary, stripes);
+	for (unsigned i; bit_next(&stripes, &i);) {
+		uint64_t bits = dirty_bitmap_take(&set->incoming, summary * 64 + i);
+		uint64_t fresh = dirty_bitmap_set(&set->dirty, summary * 64 + i, bits);
 
-		for (unsigned i; bit_next(&stripes, &i);)
-			fold_recent(set, s * 64 + i);
-	}
-	for (uint64_t s = 0; s < set->incoming.n_summary; s++) {
-		uint64_t stripes = dirty_bitmap_claim(&set->incoming, s, ~0ull);
-
-		for (unsigned i; bit_next(&stripes, &i);)
-			n_pages += fold_incoming(set, s * 64 + i);
+		n_pages += (uint64_t)__builtin_popcountll(bits);
+		*n_fresh += (uint64_t)__builtin_popcountll(fresh);
 	}
 	return n_pages;
 }
 
-uint64_t dirty_set_count(const struct ramlift_dirty_sink *set)
+/* Nobody else takes from incoming, so its top is emptied like the levels below it. */
+uint64_t dirty_set_fold(struct ramlift_dirty_sink *set)
 {
-	return dirty_bitmap_count(&set->recent) + dirty_bitmap_count(&set->quiet);
+	struct dirty_bitmap *incoming = &set->incoming;
+	uint64_t n_pages = 0, n_fresh = 0;
+
+	cool(set);
+	for (uint64_t top = 0; top < dirty_bitmap_n_top(incoming); top++) {
+		uint64_t summaries = dirty_bitmap_take_top(incoming, top);
+
+		for (unsigned i; bit_next(&summaries, &i);)
+			n_pages += fold_summary(set, top * 64 + i, &n_fresh);
+	}
+	atomic_fetch_add(&set->added_pages, n_fresh);
+	if (set->n_folds++ % FOLDS_TO_TIDY == 0)
+		dirty_bitmap_tidy(&set->dirty);
+	return n_pages;
 }

@@ -20,8 +20,8 @@ struct ramlift_dirty_source_ops {
 	int (*start)(void *source, struct ramlift_dirty_sink *sink, struct ramlift_error *error);
 
 	/*
-	 * Mark in the sink all pages written before the call; under a limit, at most what the limit
-	 * allows since the last call. After pause() and limit(0), all of them without exception.
+	 * Mark in the sink all pages written before the call; under a limit, what it allows, on
+	 * average over seconds. After pause() and limit(0), all of them without exception.
 	 * The session's thread.
 	 */
 	int (*harvest)(void *source, struct ramlift_error *error);
@@ -31,6 +31,13 @@ struct ramlift_dirty_source_ops {
 	 * cannot; may be NULL, which means the same. The session's thread.
 	 */
 	int (*limit)(void *source, uint64_t pages_per_second, struct ramlift_error *error);
+
+	/*
+	 * Pages that wait in the source unharvested: a guest that is slowed down waits with full
+	 * rings, of which the pages marked so far tell nothing. Cheap. May count pages more than
+	 * once, and for no longer than moments too few. NULL: none ever wait. The session's thread.
+	 */
+	uint64_t (*backlog)(void *source);
 
 	/* End tracking and leave the guest as it was. Called for every start() that succeeded, on
 	 * any thread. */

@@ -12,7 +12,7 @@
 #include "core/transport.h"
 
 struct journal_entry {
-	const char *event; /* "COMMIT", "STARTED", "REFUSED" */
+	const char *event; /* "BEGIN", "COMMIT", "STARTED", "REFUSED" */
 	const uint8_t *session_id;
 	uint32_t generation;
 	const char *peer;

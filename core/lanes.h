@@ -3,14 +3,16 @@
  * The source's lanes: threads that walk the dirty set, each its own stripes, and post runs of
  * pages.
  *
- * A stripe belongs to the lane `stripe % n_lanes` for the session's life (rule 2): RC orders writes
- * within a queue pair only, so the newest content of a page lands last only if one lane carries all
- * of them. Knows nothing of dirty tracking, phases or messages.
+ * A lane carries the regions that its rail carries; of those, every k-th stripe of the k lanes that
+ * do so, for the session's life (rule 2): RC orders writes within a queue pair only, so the newest
+ * content of a page lands last only if one lane carries all of them. Knows nothing of dirty
+ * tracking, phases or messages.
  */
 #ifndef CORE_LANES_H
 #define CORE_LANES_H
 
 #include "core/dirty_set.h"
+#include "core/pins.h"
 #include "core/ram.h"
 #include "core/transport.h"
 
@@ -19,25 +21,30 @@ struct lanes;
 struct lanes_config {
 	const struct ram *ram;
 	struct ramlift_dirty_sink *set;
+	struct pins *pins;
 	const struct ramlift_transport *transport;
 	struct endpoint *endpoint;
-	unsigned n_lanes;
+	unsigned n_rails;
+	unsigned n_lanes;	      /* of all rails, a multiple of n_rails */
+	const unsigned *region_rails; /* by region: the rails that carry it, as bits */
 	bool skip_zeros; /* the destination's memory is fresh: a page that is zeros when it is first
 			    looked at need not be sent */
 	uint64_t bandwidth_bytes_per_s; /* all lanes together; 0: no limit */
+
+	/* All lanes have delivered their tokens, or one has failed. On a lane's thread; may be
+	 * NULL, as the next. */
+	void (*ended)(void *context);
+	/* All lanes have sent what there was, and it has arrived; they wait for a wake. */
+	void (*dry)(void *context);
+	void *context;
 };
 
-/* Start the threads. They send what is in the set already, as far as its slices are ready. -ENOMEM,
- * -EAGAIN. */
+/* Start the threads. They send what is in the set already, as far as its slices are usable.
+ * -ENOMEM, -EAGAIN. */
 int lanes_start(const struct lanes_config *config, struct lanes **lanes,
 		struct ramlift_error *error);
 
-/* A slice became usable on one side; lanes post to it once both have said so. Any thread. */
-enum slice_side { SLICE_SOURCE = 1, SLICE_DESTINATION = 2 };
-void lanes_slice_ready(struct lanes *lanes, unsigned slice, enum slice_side side);
-bool lanes_slice_has(struct lanes *lanes, unsigned slice, enum slice_side side);
-
-/* There may be work in the set: wake who sleeps. */
+/* There may be work in the set, or slices that can be posted to: wake who sleeps. Any thread. */
 void lanes_wake(struct lanes *lanes);
 
 /*
@@ -52,15 +59,11 @@ int lanes_wait(struct lanes *lanes, uint64_t deadline_ns, struct ramlift_error *
 /* 0, or what the first lane that failed says. Any thread; cheap. */
 int lanes_check(struct lanes *lanes, struct ramlift_error *error);
 
-/* Every slice is usable, and every lane has been through its stripes once: nothing of this is left
- * for the downtime. */
+/* Every lane has been through its stripes once. */
 bool lanes_first_pass_done(struct lanes *lanes);
 
 /* Bytes that lanes have posted and that have not completed. Any thread. */
 uint64_t lanes_in_flight_bytes(struct lanes *lanes);
-
-/* Bytes that lanes have taken from the set and not posted yet. Any thread. */
-uint64_t lanes_held_bytes(struct lanes *lanes);
 
 /* Bytes of pages taken from the set that have arrived, or need not be sent. Any thread. */
 uint64_t lanes_done_bytes(struct lanes *lanes);
@@ -68,8 +71,10 @@ uint64_t lanes_done_bytes(struct lanes *lanes);
 /* Copy one lane's counters (not its rate). Any thread. */
 void lanes_stats(struct lanes *lanes, unsigned lane, struct ramlift_lane_stats *stats);
 
-/* Stop the threads wherever they are and free. Aborts the endpoint, does not close it. NULL is
- * fine. */
+/* Stop the threads wherever they are. Aborts the endpoint, does not close it. NULL is fine. */
+void lanes_stop(struct lanes *lanes);
+
+/* Stop, and free. NULL is fine. */
 void lanes_free(struct lanes *lanes);
 
 #endif

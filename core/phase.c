@@ -34,14 +34,15 @@ static const struct {
 		.next = TO(STOP_AND_COPY) | TO(HAND_OVER) | TO(FAILED),
 		.accepts = {
 			[SIDE_SOURCE] = MSG(SLICE_KEY) | MSG(STREAM) | MSG(ABORT),
-			[SIDE_DESTINATION] = MSG(FINAL) | MSG(STREAM) | MSG(ABORT),
+			[SIDE_DESTINATION] = MSG(REGISTER) | MSG(RETIRE) | MSG(FINAL) |
+					      MSG(STREAM) | MSG(ABORT),
 		},
 	},
 	[RAMLIFT_PHASE_STOP_AND_COPY] = {
 		/* The source's own: the destination learns of it by FINAL. */
 		.name = "stop-and-copy",
 		.next = TO(HAND_OVER) | TO(FAILED),
-		.accepts = { [SIDE_SOURCE] = MSG(STREAM) | MSG(ABORT) },
+		.accepts = { [SIDE_SOURCE] = MSG(SLICE_KEY) | MSG(STREAM) | MSG(ABORT) },
 	},
 	[RAMLIFT_PHASE_HAND_OVER] = {
 		.name = "hand-over",

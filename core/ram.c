@@ -86,7 +86,7 @@ int ram_init(struct ram *ram, const struct ramlift_region *regions, unsigned n_r
 		ram->regions[i] = regions[i];
 		ram->first_stripe[i] = ram->n_stripes;
 		ram->first_slice[i] = ram->n_slices;
-		ram->n_stripes += round_up(regions[i].size_bytes, STRIPE_BYTES);
+		ram->n_stripes += round_up(regions[i].size_bytes, 64 * STRIPE_BYTES) * 64;
 		ram->bytes += regions[i].size_bytes;
 		cut_slices(ram, i);
 	}
@@ -111,15 +111,49 @@ uint64_t ram_clip(const struct ram *ram, unsigned region, uint64_t first_page, u
 	return n_pages < pages - first_page ? n_pages : pages - first_page;
 }
 
-void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place)
+unsigned ram_region_of_stripe(const struct ram *ram, uint64_t stripe)
 {
 	unsigned region = ram->n_regions - 1;
-	uint64_t offset_bytes;
 
 	while (stripe < ram->first_stripe[region])
 		region--;
+	return region;
+}
+
+bool ram_has_stripe(const struct ram *ram, uint64_t stripe)
+{
+	unsigned region = ram_region_of_stripe(ram, stripe);
+
+	return stripe - ram->first_stripe[region] < ram_region_stripes(ram, region);
+}
+
+void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place)
+{
+	unsigned region = ram_region_of_stripe(ram, stripe);
+	uint64_t offset_bytes;
+
 	offset_bytes = (stripe - ram->first_stripe[region]) * STRIPE_BYTES;
 	place->hva = (char *)ram->regions[region].hva + offset_bytes;
 	place->slice = ram->first_slice[region] + (unsigned)(offset_bytes / ram->slice_bytes);
 	place->offset_bytes = offset_bytes % ram->slice_bytes;
+}
+
+unsigned ram_region_of_slice(const struct ram *ram, unsigned slice)
+{
+	unsigned region = ram->n_regions - 1;
+
+	while (slice < ram->first_slice[region])
+		region--;
+	return region;
+}
+
+uint64_t ram_default_slice_bytes(const struct ramlift_region *regions, unsigned n_regions)
+{
+	uint64_t slice_bytes = SLICE_MIN_DEFAULT_BYTES, bytes = 0;
+
+	for (unsigned i = 0; i < n_regions; i++)
+		bytes += regions[i].size_bytes;
+	while (slice_bytes < SLICE_MAX_DEFAULT_BYTES && slice_bytes * SLICES_WANTED < bytes)
+		slice_bytes *= 2;
+	return slice_bytes;
 }

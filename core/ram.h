@@ -4,10 +4,12 @@
  * slices, which are registered.
  *
  *   region    |------------------------------|  as the VMM gave it
- *   slices    |----------|----------|--------|  256 MiB: registered, announced, addressed
+ *   slices    |----------|----------|--------|  2 to 256 MiB: registered, announced, addressed
  *   stripes   |-|-|-|-|-|-|-|-|-|-|-|-|-|-|-||  256 KiB, 64 pages: a word of a bitmap, one lane
  *
- * Stripes are numbered through all regions. None straddles a slice, no slice a region.
+ * Stripes are numbered through all regions. None straddles a slice, no slice a region. Each region
+ * begins at a multiple of 64 stripes, so that a summary word of a bitmap speaks for one region
+ * only; the numbers in between stand for nothing.
  */
 #ifndef CORE_RAM_H
 #define CORE_RAM_H
@@ -20,16 +22,18 @@
 #define STRIPE_PAGES 64u
 #define STRIPE_BYTES ((uint64_t)STRIPE_PAGES * RAMLIFT_PAGE_BYTES)
 
-#define SLICE_DEFAULT_BYTES (256ull << 20)
-#define SLICE_MAX_BYTES	    (4ull << 30)
-#define RAM_MAX_SLICES	    65000u /* more keys than that confuse rxe before Linux 6.1.11 */
+#define SLICE_MIN_DEFAULT_BYTES (2ull << 20)
+#define SLICE_MAX_DEFAULT_BYTES (256ull << 20)
+#define SLICES_WANTED		64u
+#define SLICE_MAX_BYTES		(4ull << 30)
+#define RAM_MAX_SLICES		65000u /* more keys than that confuse rxe before Linux 6.1.11 */
 
 struct ram {
 	struct ramlift_region regions[RAMLIFT_MAX_REGIONS];
 	unsigned n_regions;
 	uint64_t first_stripe[RAMLIFT_MAX_REGIONS];
 	unsigned first_slice[RAMLIFT_MAX_REGIONS];
-	uint64_t n_stripes;
+	uint64_t n_stripes; /* numbers in use, and those in between */
 	uint64_t bytes;
 	uint64_t slice_bytes;
 	struct slice *slices;
@@ -73,6 +77,26 @@ static inline uint64_t stripe_take(uint64_t *first_page, uint64_t *n_pages, uint
 	return n == 64 ? ~0ull : ((1ull << n) - 1) << bit;
 }
 
+/* The stripe must exist: see ram_region_stripes(). */
 void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place);
+
+/* How many stripes a region has, from first_stripe[region] on. */
+static inline uint64_t ram_region_stripes(const struct ram *ram, unsigned region)
+{
+	return (ram->regions[region].size_bytes + STRIPE_BYTES - 1) / STRIPE_BYTES;
+}
+
+/* The region that a stripe is part of, or comes behind. */
+unsigned ram_region_of_stripe(const struct ram *ram, uint64_t stripe);
+
+/* Not one of the numbers in between. */
+bool ram_has_stripe(const struct ram *ram, uint64_t stripe);
+
+/* The region that a slice is part of. */
+unsigned ram_region_of_slice(const struct ram *ram, unsigned slice);
+
+/* The slice size where none is asked for: small enough that what is touched of a small guest is not
+ * registered with much that is not, large enough that a large one has few. */
+uint64_t ram_default_slice_bytes(const struct ramlift_region *regions, unsigned n_regions);
 
 #endif

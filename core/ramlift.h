@@ -26,7 +26,8 @@ extern "C" {
 /* The unit of dirty tracking, whatever the host's page size is. */
 #define RAMLIFT_PAGE_BYTES 4096u
 
-#define RAMLIFT_MAX_LANES   64u
+#define RAMLIFT_MAX_LANES   64u /* of all rails together */
+#define RAMLIFT_MAX_RAILS   8u
 #define RAMLIFT_MAX_REGIONS 64u
 #define RAMLIFT_MAX_NAME    64u /* a guest's name, with the final NUL */
 
@@ -49,6 +50,7 @@ struct ramlift_region {
 	int memfd;		  /* the file behind it, or -1; holes in it are known to be zeros */
 	uint64_t memfd_offset;	  /* where the region begins in memfd, in bytes */
 	uint64_t page_size_bytes; /* host page size behind the region: 4 KiB, 2 MiB or 1 GiB */
+	int numa_node;		  /* where the memory is; -1: unknown, or on several */
 };
 
 #include "dirty_source.h"
@@ -82,6 +84,8 @@ enum ramlift_phase {
 RAMLIFT_API const char *ramlift_phase_name(enum ramlift_phase phase);
 
 struct ramlift_lane_stats {
+	unsigned rail;		   /* index into the rails */
+	int numa_node;		   /* where the lane's thread found itself running; -1 unknown */
 	uint64_t bytes_sent;	   /* payload, without headers */
 	uint64_t writes;	   /* runs of pages posted */
 	uint64_t zero_pages;	   /* found zero in the first pass, not sent */
@@ -137,6 +141,13 @@ enum ramlift_on_divergence {
 	RAMLIFT_DIVERGENCE_ABORT,    /* give up; the guest runs on at the source */
 };
 
+/* Which guest memory is registered with the RDMA device, and so pinned, on both sides. */
+enum ramlift_pin {
+	RAMLIFT_PIN_DEMAND, /* what the guest has touched, and then what it touches */
+	RAMLIFT_PIN_ALL,    /* everything, from the beginning */
+	RAMLIFT_PIN_BUDGET, /* as on demand, but never more than pin_budget_bytes at once */
+};
+
 /* Times that bound a session's waits. All in ns, none may be 0. */
 struct ramlift_timeouts {
 	uint64_t connect_ns;   /* a control or lane connection */
@@ -163,14 +174,24 @@ struct ramlift_source_config {
 	const char *to;					   /* "host:port" or "[v6]:port" */
 	const struct ramlift_transport *const *transports; /* in order of preference */
 	unsigned n_transports;
-	unsigned lanes;		  /* 1 to RAMLIFT_MAX_LANES */
+	/*
+	 * RDMA devices by name; rail i of one side is connected to rail i of the other, and carries
+	 * the regions of its own NUMA node. None: one rail, by the device that reaches `to`.
+	 */
+	const char *const *rails;
+	unsigned n_rails;
+	unsigned lanes_per_rail;  /* 1 to RAMLIFT_MAX_LANES of all rails together */
 	uint64_t max_downtime_ns; /* switch over once the prediction is below */
 	uint64_t max_total_ns;	  /* give up after this long before the switchover; 0: never */
 	uint64_t bandwidth_bytes_per_s; /* all lanes together, before the switchover; 0: no limit */
 	enum ramlift_on_divergence on_divergence;
 	bool verify;		   /* compare a digest of all RAM at the switchover */
-	uint64_t slice_bytes;	   /* unit of registration; a multiple of 256 KiB, at most 4 GiB */
+	uint64_t slice_bytes;	   /* unit of registration; a multiple of 256 KiB, at most 4 GiB;
+				      0: by the size of the guest, 2 MiB to 256 MiB */
 	unsigned register_threads; /* registering slices in parallel */
+	enum ramlift_pin pin;
+	uint64_t pin_budget_bytes; /* with RAMLIFT_PIN_BUDGET, on each side */
+	bool on_demand_paging;	   /* the device faults pages in, and pins none; where it can */
 	uint64_t tick_ns;	   /* how often the controller harvests and decides */
 	const char *state_dir;	   /* where the journal of commits is kept; must exist */
 	struct ramlift_timeouts timeouts;
@@ -187,7 +208,11 @@ struct ramlift_destination_config {
 	const char *listen; /* "host:port", "0.0.0.0:port", "[::]:port"; port 0 takes a free one */
 	const struct ramlift_transport *const *transports; /* what this side accepts */
 	unsigned n_transports;
+	const char *const *rails; /* as the source's, which names as many; none: the device that
+				     has the address at which the source came in */
+	unsigned n_rails;
 	unsigned register_threads;
+	bool on_demand_paging;
 	struct ramlift_timeouts timeouts;
 	void (*progress)(void *progress_context, const struct ramlift_stats *stats);
 	void *progress_context;
@@ -196,8 +221,8 @@ struct ramlift_destination_config {
 struct ramlift_source;
 struct ramlift_destination;
 
-/* Fill in the defaults: 4 lanes, 300 ms downtime, throttle, 256 MiB slices, 20 ms ticks, 4 s
- * heartbeat. */
+/* Fill in the defaults: 4 lanes a rail, 300 ms downtime, throttle, pinning on demand, automatic
+ * slices, 20 ms ticks, 4 s heartbeat. */
 RAMLIFT_API void ramlift_source_config_init(struct ramlift_source_config *config);
 RAMLIFT_API void ramlift_destination_config_init(struct ramlift_destination_config *config);
 

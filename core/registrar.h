@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Registers the slices of guest RAM in parallel threads, first slice first, while the lanes already
- * run. */
+/* Registers slices of guest RAM in parallel threads, in the order in which they were asked for,
+ * while the lanes already run. Both sides have one. */
 #ifndef CORE_REGISTRAR_H
 #define CORE_REGISTRAR_H
 
@@ -22,8 +22,13 @@ struct registrar_config {
 	void *context;
 };
 
+/* -ENOMEM, -EAGAIN. */
 int registrar_start(const struct registrar_config *config, struct registrar **registrar,
 		    struct ramlift_error *error);
+
+/* Ask for a slice, for the lanes of these rails, by a thread on that NUMA node (-1: any); not again
+ * before it is ready. Any thread; returns at once. */
+void registrar_request(struct registrar *registrar, unsigned slice, unsigned rails, int numa_node);
 
 /* 0 as long as nothing has failed. Any thread. */
 int registrar_check(struct registrar *registrar, struct ramlift_error *error);

@@ -8,15 +8,19 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/journal.h"
+
+#define LEAST_BUDGET_BYTES (16ull << 20)
+#define BUDGET_SLICES	   16u
 
 void ramlift_source_config_init(struct ramlift_source_config *config)
 {
 	memset(config, 0, sizeof(*config));
-	config->lanes = 4;
+	config->lanes_per_rail = 4;
 	config->max_downtime_ns = 300 * NS_PER_MS;
 	config->on_divergence = RAMLIFT_DIVERGENCE_THROTTLE;
-	config->slice_bytes = SLICE_DEFAULT_BYTES;
 	config->register_threads = 2;
+	config->pin = RAMLIFT_PIN_DEMAND;
 	config->tick_ns = 20 * NS_PER_MS;
 	config->timeouts = (struct ramlift_timeouts){
 		.connect_ns = 10 * NS_PER_S,
@@ -24,6 +28,19 @@ void ramlift_source_config_init(struct ramlift_source_config *config)
 		.prepare_ns = 60 * NS_PER_S,
 		.hand_over_ns = 60 * NS_PER_S,
 	};
+}
+
+/* A budget is worth several slices, so that lanes find room while others still hold theirs. */
+static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
+{
+	uint64_t slice_bytes = config->slice_bytes;
+
+	if (!slice_bytes && config->n_regions <= RAMLIFT_MAX_REGIONS)
+		slice_bytes = ram_default_slice_bytes(config->regions, config->n_regions);
+	while (config->pin == RAMLIFT_PIN_BUDGET && slice_bytes > STRIPE_BYTES &&
+	       slice_bytes > config->pin_budget_bytes / BUDGET_SLICES)
+		slice_bytes = slice_bytes / 2 / STRIPE_BYTES * STRIPE_BYTES;
+	return slice_bytes;
 }
 
 static bool timeouts_make_sense(const struct ramlift_timeouts *timeouts)
@@ -46,9 +63,13 @@ static int check_config(const struct ramlift_source_config *config, struct ramli
 	    !config->dirty_source_ops->stop)
 		return error_set(error, -EINVAL,
 				 "a call of the guest or its dirty source is missing");
-	if (!config->lanes || config->lanes > RAMLIFT_MAX_LANES)
-		return error_set(error, -EINVAL, "%u lanes: use 1 to %u", config->lanes,
-				 RAMLIFT_MAX_LANES);
+	if (config->n_rails > RAMLIFT_MAX_RAILS)
+		return error_set(error, -EINVAL, "%u rails: name at most %u", config->n_rails,
+				 RAMLIFT_MAX_RAILS);
+	if (!config->lanes_per_rail || config->lanes_per_rail > RAMLIFT_MAX_LANES ||
+	    source_n_lanes(config) > RAMLIFT_MAX_LANES)
+		return error_set(error, -EINVAL, "%u lanes on each of %u rails: use 1 to %u in all",
+				 config->lanes_per_rail, source_n_rails(config), RAMLIFT_MAX_LANES);
 	if (!config->n_transports || config->n_transports > WIRE_MAX_TRANSPORTS)
 		return error_set(error, -EINVAL, "name 1 to %u transports", WIRE_MAX_TRANSPORTS);
 	if (config->machine_bytes > WIRE_MAX_MACHINE_BYTES)
@@ -64,7 +85,11 @@ static int check_config(const struct ramlift_source_config *config, struct ramli
 		    (uintptr_t)config->regions[i].hva % RAMLIFT_PAGE_BYTES)
 			return error_set(error, -EINVAL, "region %u is not mapped page aligned", i);
 	}
-	return ram_check(config->regions, config->n_regions, config->slice_bytes, error);
+	if ((unsigned)config->pin > RAMLIFT_PIN_BUDGET ||
+	    (config->pin == RAMLIFT_PIN_BUDGET && config->pin_budget_bytes < LEAST_BUDGET_BYTES))
+		return error_set(error, -EINVAL, "a budget for pinned memory is at least %llu MiB",
+				 LEAST_BUDGET_BYTES >> 20);
+	return ram_check(config->regions, config->n_regions, slice_bytes_for(config), error);
 }
 
 int ramlift_source_new(const struct ramlift_source_config *config, struct ramlift_source **result,
@@ -80,6 +105,7 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 	if (!source)
 		return error_set(error, -ENOMEM, "no memory for a session");
 	source->config = *config;
+	source->config.slice_bytes = slice_bytes_for(config);
 	ret = address_parse(config->to, 0, &source->peer, error);
 	if (ret)
 		goto free_source;
@@ -95,7 +121,8 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 		ret = error_set(error, -EIO, "the kernel gives no random numbers");
 		goto fini_session;
 	}
-	ret = ram_init(&source->ram, config->regions, config->n_regions, config->slice_bytes);
+	ret = ram_init(&source->ram, config->regions, config->n_regions,
+		       source->config.slice_bytes);
 	if (ret) {
 		error_set(error, ret, "no memory for the table of slices");
 		goto fini_session;
@@ -157,4 +184,16 @@ int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint6
 		return 0;
 	}
 	return -ERANGE;
+}
+
+int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error)
+{
+	struct journal_entry entry = {
+		.event = event,
+		.session_id = source->session.id,
+		.generation = source->session.generation,
+		.peer = source->peer.text,
+	};
+
+	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
 }

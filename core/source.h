@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The source's side of one session. source.c makes it and answers other threads; source_run.c leads
- * it through its phases; source_switch.c is the switchover; source_rates.c keeps the numbers that
- * the controller looks at.
+ * it through its phases, source_prepare.c through the first of them; source_switch.c is the
+ * switchover; source_rates.c keeps the numbers that the controller looks at.
  */
 #ifndef CORE_SOURCE_H
 #define CORE_SOURCE_H
@@ -10,7 +10,7 @@
 #include "core/carried.h"
 #include "core/controller.h"
 #include "core/lanes.h"
-#include "core/registrar.h"
+#include "core/pins.h"
 #include "core/session.h"
 
 /* What the controller looks at. Rates are smoothed over about ten ticks. */
@@ -18,9 +18,11 @@ struct source_rates {
 	uint64_t last_ns;
 	uint64_t last_bytes_sent;
 	uint64_t last_dirty_bytes;
+	uint64_t new_dirty_bytes;   /* since last_ns */
 	uint64_t least_dirty_bytes; /* since streaming began or the guest was last slowed down */
 	uint64_t least_ns;	    /* when that was reached */
 	double harvest_ns;	    /* how long a harvest takes */
+	uint64_t journal_ns;	    /* how long a line of the journal took */
 	double dirty_rate, send_rate, link_rate;
 };
 
@@ -34,7 +36,8 @@ struct ramlift_source {
 	/* Set as the session gets on, undone in reverse order at its end. */
 	const struct ramlift_transport *transport;
 	struct endpoint *endpoint;
-	struct registrar *registrar;
+	unsigned region_rails[RAMLIFT_MAX_REGIONS]; /* which rails carry a region, as bits */
+	struct pins *pins;
 	struct lanes *lanes;
 	bool tracking; /* the dirty source has started */
 	bool paused;   /* the guest is, or may be */
@@ -42,18 +45,39 @@ struct ramlift_source {
 	/* When another program's migration is carried; see carried.h. */
 	const struct carried_ops *carried;
 	void *carrier;
-	struct dirty_bitmap named;     /* pages that were ever queued */
-	_Atomic uint64_t queued_bytes; /* of pages named, each as often as it had to be sent */
-	_Atomic uint64_t zero_pages;   /* named as zeros, and not queued */
-	uint64_t stopped_ns;	       /* since when that program's guest stands */
+	struct dirty_bitmap named;   /* pages that were ever queued */
+	_Atomic uint64_t zero_pages; /* named as zeros, and not queued */
+	uint64_t stopped_ns;	     /* since when that program's guest stands */
 
 	struct source_rates rates;
 	uint64_t stream_begin_ns;
-	unsigned n_keys;	    /* slices that the destination has announced */
-	uint64_t key_ns;	    /* when it announced the last one */
 	uint64_t limit_pages_per_s; /* of the guest's writing; 0: none */
 	bool cannot_limit;
 };
+
+/* A rail that is not named counts as well. */
+static inline unsigned source_n_rails(const struct ramlift_source_config *config)
+{
+	return config->n_rails ? config->n_rails : 1;
+}
+
+static inline unsigned source_n_lanes(const struct ramlift_source_config *config)
+{
+	return source_n_rails(config) * config->lanes_per_rail;
+}
+
+/* Agree with the destination; then connect the lanes and begin to stream. */
+int source_preflight(struct ramlift_source *source, struct accept *accept,
+		     struct ramlift_error *error);
+int source_prepare(struct ramlift_source *source, const struct accept *accept,
+		   struct ramlift_error *error);
+
+/* Start the dirty source: every write from the return on is reported. */
+int source_start_tracking(struct ramlift_source *source, struct ramlift_error *error);
+
+/* A SLICE_KEY message. -EPROTO. */
+int source_take_slice_key(struct ramlift_source *source, const struct message *message,
+			  struct ramlift_error *error);
 
 /* One tick's numbers: harvest, fold, and what the controller needs to know. */
 int source_tick(struct ramlift_source *source, struct decision_input *input,
@@ -63,8 +87,11 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 int source_switch_over(struct ramlift_source *source, struct ramlift_error *error);
 
 /* All that has not arrived yet: dirty, held by a lane, or in flight. A moment's figure while lanes
- * run. */
+ * run. Any thread. */
 uint64_t source_remaining_bytes(struct ramlift_source *source);
+
+/* A line in the guest's journal, synced. */
+int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error);
 
 /* Take the lanes' counters into the session's figures. */
 void source_collect_stats(struct ramlift_source *source);

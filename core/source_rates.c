@@ -23,7 +23,7 @@ static uint64_t bytes_completed(struct ramlift_source *source)
 	uint64_t before = source->rates.last_bytes_sent;
 	uint64_t bytes = 0;
 
-	for (unsigned i = 0; i < source->config.lanes; i++) {
+	for (unsigned i = 0; i < source_n_lanes(&source->config); i++) {
 		struct ramlift_lane_stats lane;
 
 		lanes_stats(source->lanes, i, &lane);
@@ -41,12 +41,17 @@ static void update_rates(struct ramlift_source *source, uint64_t new_dirty_bytes
 	double seconds = (double)(now_ns - rates->last_ns) / (double)NS_PER_S;
 	double rate;
 
+	if (dirty_bytes < rates->least_dirty_bytes || !rates->least_ns) {
+		rates->least_dirty_bytes = dirty_bytes;
+		rates->least_ns = now_ns;
+	}
+	rates->new_dirty_bytes += new_dirty_bytes;
 	/* A tick that was hastened is too short to tell a rate: its bytes count with the next. */
-	if (source->carried && now_ns - rates->last_ns < source->config.tick_ns / 2)
+	if (now_ns - rates->last_ns < source->config.tick_ns / 2)
 		return;
 	sent = bytes_completed(source);
 	rate = (double)(sent - rates->last_bytes_sent) / seconds;
-	smooth(&rates->dirty_rate, (double)new_dirty_bytes / seconds);
+	smooth(&rates->dirty_rate, (double)rates->new_dirty_bytes / seconds);
 	smooth(&rates->send_rate, rate);
 	/* Only a tick in which the lanes never ran dry tells what the link can do; a faster one
 	 * tells in any case. */
@@ -54,10 +59,7 @@ static void update_rates(struct ramlift_source *source, uint64_t new_dirty_bytes
 		rates->link_rate = rate;
 	else if (dirty_bytes && rates->last_dirty_bytes)
 		smooth(&rates->link_rate, rate);
-	if (dirty_bytes < rates->least_dirty_bytes || !rates->least_ns) {
-		rates->least_dirty_bytes = dirty_bytes;
-		rates->least_ns = now_ns;
-	}
+	rates->new_dirty_bytes = 0;
 	rates->last_ns = now_ns;
 	rates->last_bytes_sent = sent;
 }
@@ -74,8 +76,20 @@ static int harvest(struct ramlift_source *source, struct ramlift_error *error)
 
 uint64_t source_remaining_bytes(struct ramlift_source *source)
 {
-	return dirty_set_count(&source->set) * RAMLIFT_PAGE_BYTES +
-	       lanes_held_bytes(source->lanes) + lanes_in_flight_bytes(source->lanes);
+	uint64_t done_bytes = lanes_done_bytes(source->lanes);
+	uint64_t added_bytes = dirty_set_added_bytes(&source->set);
+
+	return added_bytes > done_bytes ? added_bytes - done_bytes : 0;
+}
+
+/* What a limit left in the dirty source: it comes with the last harvest, all at once. */
+static uint64_t backlog_bytes(const struct ramlift_source *source)
+{
+	const struct ramlift_source_config *config = &source->config;
+
+	if (!config->dirty_source_ops->backlog)
+		return 0;
+	return config->dirty_source_ops->backlog(config->dirty_source) * RAMLIFT_PAGE_BYTES;
 }
 
 int source_tick(struct ramlift_source *source, struct decision_input *input,
@@ -93,14 +107,17 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 	dirty_bytes = source_remaining_bytes(source);
 	if (dirty_bytes)
 		lanes_wake(source->lanes);
+	dirty_bytes += backlog_bytes(source);
 	update_rates(source, new_pages * RAMLIFT_PAGE_BYTES, dirty_bytes);
 
 	*input = (struct decision_input){
-		.first_pass_done = lanes_first_pass_done(source->lanes),
+		.first_pass_done =
+			lanes_first_pass_done(source->lanes) && pins_settled(source->pins),
 		.dirty_bytes = dirty_bytes,
 		.last_dirty_bytes = rates->last_dirty_bytes,
 		.link_rate = (uint64_t)rates->link_rate,
 		.fixed_cost_ns = FIXED_COST_FLOOR_NS + (uint64_t)rates->harvest_ns +
+				 rates->journal_ns +
 				 HAND_OVER_ROUND_TRIPS * channel_rtt_ns(source->session.channel),
 		.elapsed_ns = clock_now_ns() - source->session.begin_ns,
 		.stuck_ns = clock_now_ns() - rates->least_ns,
@@ -120,7 +137,7 @@ void source_collect_stats(struct ramlift_source *source)
 	uint64_t streaming_ns = clock_now_ns() - source->stream_begin_ns;
 	uint64_t passes = 0;
 
-	stats->n_lanes = source->config.lanes;
+	stats->n_lanes = source_n_lanes(&source->config);
 	stats->bytes_sent = 0;
 	stats->zero_pages = 0;
 	for (unsigned i = 0; i < stats->n_lanes; i++) {

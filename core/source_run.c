@@ -2,7 +2,7 @@
 /*
  * The source's way through a session:
  *
- *   preflight   connect, OFFER, wait for ACCEPT
+ *   preflight   connect, OFFER, wait for ACCEPT                       source_prepare.c
  *   prepare     connect the lanes, start to track, mark what is present, register, send
  *   stream      each tick: harvest, fold, decide            source_rates.c, controller.c
  *   switchover  pause, send the rest, hand over             source_switch.c
@@ -19,199 +19,11 @@
 #include "core/error.h"
 #include "core/source.h"
 
-#define IO_TIMEOUT_NS	  (5 * NS_PER_S)
+#define LEAST_TICK_NS	  (2 * NS_PER_MS)
 #define CARRIED_START_NS  (5 * NS_PER_MS)
 #define LEAST_LIMIT_PAGES 256 /* a guest that is slowed down still dirties 1 MiB a second */
 
-/* The offered transports that this host can use towards the peer; refuse when none is left. */
-static int usable_transports(struct ramlift_source *source, struct offer *offer,
-			     struct ramlift_error *error)
-{
-	const struct ramlift_source_config *config = &source->config;
-	int ret = 0;
-
-	for (unsigned i = 0; i < config->n_transports; i++) {
-		const struct ramlift_transport *transport = config->transports[i];
-
-		ret = transport->probe(NULL, (struct sockaddr *)&source->peer.socket, error);
-		if (!ret)
-			strncpy(offer->transports[offer->n_transports++], transport->name,
-				WIRE_MAX_TRANSPORT_NAME - 1);
-	}
-	if (!offer->n_transports)
-		return ret;
-	error->code = 0; /* those that cannot do not matter */
-	return 0;
-}
-
-static int send_offer(struct ramlift_source *source, struct offer *offer,
-		      struct ramlift_error *error)
-{
-	const struct ramlift_source_config *config = &source->config;
-	uint32_t length;
-	void *payload;
-
-	memcpy(offer->session_id, source->session.id, SESSION_ID_BYTES);
-	offer->generation = source->session.generation;
-	offer->verify = config->verify;
-	offer->n_lanes = (uint16_t)config->lanes;
-	offer->slice_bytes = config->slice_bytes;
-	strcpy(offer->name, config->guest_name);
-	offer->n_regions = config->n_regions;
-	memcpy(offer->regions, config->regions, config->n_regions * sizeof(offer->regions[0]));
-	offer->machine = config->machine;
-	offer->machine_bytes = (uint32_t)config->machine_bytes;
-	payload = offer_encode(offer, &length);
-	return channel_send_owned(source->session.channel, MESSAGE_OFFER, payload, length, error);
-}
-
-static const struct ramlift_transport *find_transport(const struct ramlift_source_config *config,
-						      const char *name)
-{
-	for (unsigned i = 0; i < config->n_transports; i++) {
-		if (!strcmp(config->transports[i]->name, name))
-			return config->transports[i];
-	}
-	return NULL;
-}
-
-static int await_accept(struct ramlift_source *source, const struct offer *offer,
-			struct accept *accept, struct ramlift_error *error)
-{
-	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.prepare_ns;
-	struct message *message;
-	int ret;
-
-	ret = session_receive(&source->session, deadline_ns, "preparing the destination", &message,
-			      error);
-	if (ret)
-		return ret;
-	ret = accept_decode(message->payload, message->length_bytes, accept);
-	free(message);
-	if (ret || accept->transport >= offer->n_transports)
-		return error_set(error, -EPROTO, "the destination's ACCEPT makes no sense");
-	source->transport = find_transport(&source->config, offer->transports[accept->transport]);
-	source->session.stats.transport = source->transport->name;
-	return 0;
-}
-
-static int preflight(struct ramlift_source *source, struct accept *accept,
-		     struct ramlift_error *error)
-{
-	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
-	struct offer offer = { 0 };
-	int fd, ret;
-
-	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
-	ret = usable_transports(source, &offer, error);
-	if (ret)
-		return ret;
-	ret = address_connect(&source->peer, deadline_ns, source->session.cancel_fd, &fd, error);
-	if (ret == -ECONNREFUSED)
-		error_set(error, ret,
-			  "%s refused the connection: is 'ramlift %sreceive' running there, on "
-			  "that port?",
-			  source->peer.text, source->carried ? "qemu " : "");
-	if (ret)
-		return ret;
-	ret = channel_open(fd, source->config.timeouts.heartbeat_ns, &source->session.channel,
-			   error);
-	if (ret)
-		return ret;
-	ret = send_offer(source, &offer, error);
-	if (ret)
-		return ret;
-	return await_accept(source, &offer, accept, error);
-}
-
-static int slice_registered(void *context, unsigned slice, const struct slice_key *key,
-			    struct ramlift_error *error)
-{
-	struct ramlift_source *source = context;
-
-	(void)key;
-	(void)error;
-	lanes_slice_ready(source->lanes, slice, SLICE_SOURCE);
-	return 0;
-}
-
-static int start_dirty_source(struct ramlift_source *source, struct ramlift_error *error)
-{
-	const struct ramlift_source_config *config = &source->config;
-	int ret = config->dirty_source_ops->start(config->dirty_source, &source->set, error);
-
-	source->tracking = !ret;
-	return ret;
-}
-
-/*
- * The order matters: writes are tracked before pages are marked as present, so that a page that
- * comes into being meanwhile is seen by one of the two. A carried program names the pages itself;
- * it begins once all slices are usable, for it may stop its guest at any time from then on, and
- * nothing of registration may fall into the downtime.
- */
-static int start_streaming(struct ramlift_source *source, bool fresh, struct ramlift_error *error)
-{
-	const struct ramlift_source_config *config = &source->config;
-	struct lanes_config lanes = {
-		.ram = &source->ram,
-		.set = &source->set,
-		.transport = source->transport,
-		.endpoint = source->endpoint,
-		.n_lanes = config->lanes,
-		.skip_zeros = fresh && !source->carried, /* its program has looked */
-		.bandwidth_bytes_per_s = config->bandwidth_bytes_per_s,
-	};
-	struct registrar_config registrar = {
-		.transport = source->transport,
-		.endpoint = source->endpoint,
-		.n_slices = source->ram.n_slices,
-		.n_threads = config->register_threads,
-		.ready = slice_registered,
-		.context = source,
-	};
-	int ret;
-
-	if (!source->carried) {
-		ret = start_dirty_source(source, error);
-		if (ret)
-			return ret;
-		dirty_set_mark_present(&source->set, fresh);
-	}
-	ret = lanes_start(&lanes, &source->lanes, error);
-	if (!ret)
-		ret = registrar_start(&registrar, &source->registrar, error);
-	return ret;
-}
-
-static int prepare(struct ramlift_source *source, const struct accept *accept,
-		   struct ramlift_error *error)
-{
-	struct transport_params params = {
-		.n_lanes = source->config.lanes,
-		.slices = source->ram.slices,
-		.n_slices = source->ram.n_slices,
-		.interrupt_fd = source->session.cancel_fd,
-		.io_timeout_ns = IO_TIMEOUT_NS,
-	};
-	struct address peer = source->peer;
-	int ret;
-
-	session_enter(&source->session, RAMLIFT_PHASE_PREPARE);
-	if (source->carried && !accept->fresh)
-		return error_set(error, -EPROTO,
-				 "the destination's memory is not fresh, and zeros would be lost");
-	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
-	address_set_port(&peer, accept->port);
-	ret = source->transport->connect(&params, (struct sockaddr *)&peer.socket,
-					 clock_now_ns() + source->config.timeouts.connect_ns,
-					 &source->endpoint, error);
-	if (ret)
-		return ret;
-	return start_streaming(source, accept->fresh, error);
-}
-
-static int take_slice_key(struct ramlift_source *source, const struct message *message,
+int source_take_slice_key(struct ramlift_source *source, const struct message *message,
 			  struct ramlift_error *error)
 {
 	struct slice_key_message slice;
@@ -219,30 +31,31 @@ static int take_slice_key(struct ramlift_source *source, const struct message *m
 	if (slice_key_decode(message->payload, message->length_bytes, &slice) ||
 	    slice.slice >= source->ram.n_slices)
 		return error_set(error, -EPROTO, "the destination announced a slice that is none");
-	if (lanes_slice_has(source->lanes, slice.slice, SLICE_DESTINATION))
-		return error_set(error, -EPROTO, "the destination announced slice %u twice",
-				 slice.slice);
-	source->n_keys++;
-	source->key_ns = clock_now_ns();
 	source->transport->set_peer_key(source->endpoint, slice.slice, &slice.key);
-	lanes_slice_ready(source->lanes, slice.slice, SLICE_DESTINATION);
-	return 0;
+	return pins_peer_ready(source->pins, slice.slice, error);
 }
 
-/* Take messages until the tick is due. */
+/* Take messages until the tick is due, or lanes have run dry: then it comes early, but not at once
+ * after the one before. */
 static int receive_until(struct ramlift_source *source, uint64_t tick_ns,
 			 struct ramlift_error *error)
 {
+	uint64_t soonest_ns = clock_now_ns() + LEAST_TICK_NS;
+
 	for (;;) {
 		struct message *message;
 		int ret = session_receive(&source->session, tick_ns, NULL, &message, error);
 
+		if (ret == -ETIMEDOUT && clock_now_ns() < soonest_ns && soonest_ns < tick_ns) {
+			tick_ns = soonest_ns;
+			continue;
+		}
 		if (ret == -ETIMEDOUT)
 			return 0;
 		if (ret)
 			return ret;
-		ret = take_slice_key(source, message,
-				     error); /* the one type that this phase allows */
+		ret = source_take_slice_key(source, message,
+					    error); /* the one type that this phase allows */
 		free(message);
 		if (ret)
 			return ret;
@@ -296,11 +109,7 @@ static int check_progress(struct ramlift_source *source, struct ramlift_error *e
 	int ret = lanes_check(source->lanes, error);
 
 	if (!ret)
-		ret = registrar_check(source->registrar, error);
-	if (!ret && source->n_keys < source->ram.n_slices &&
-	    clock_now_ns() - source->key_ns > source->config.timeouts.prepare_ns)
-		ret = error_set(error, -ETIMEDOUT,
-				"the destination no longer registers memory: see its log");
+		ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
 	return ret;
 }
 
@@ -310,7 +119,7 @@ static int carried_decision(struct ramlift_source *source, const struct decision
 {
 	struct carried_tick tick = {
 		.link_rate = input->link_rate,
-		.backlog_bytes = source_backlog_bytes(source),
+		.backlog_bytes = source_remaining_bytes(source),
 		.stats = &source->session.stats,
 	};
 	int ret = 0;
@@ -318,7 +127,7 @@ static int carried_decision(struct ramlift_source *source, const struct decision
 	if (source->tracking)
 		ret = source->carried->tick(source->carrier, &tick, error);
 	else if (input->first_pass_done) /* of nothing: all slices are usable */
-		ret = start_dirty_source(source, error);
+		ret = source_start_tracking(source, error);
 	if (ret)
 		return ret;
 	*decision = DECISION_GO_ON;
@@ -355,7 +164,6 @@ static int stream(struct ramlift_source *source, struct ramlift_error *error)
 
 	session_enter(&source->session, RAMLIFT_PHASE_STREAM);
 	source->stream_begin_ns = tick_ns;
-	source->key_ns = tick_ns;
 	source->rates.last_ns = tick_ns;
 	for (;;) {
 		struct decision_input input;
@@ -392,9 +200,9 @@ static int attempt(struct ramlift_source *source, struct ramlift_error *error)
 	struct accept accept;
 	int ret;
 
-	ret = preflight(source, &accept, error);
+	ret = source_preflight(source, &accept, error);
 	if (!ret)
-		ret = prepare(source, &accept, error);
+		ret = source_prepare(source, &accept, error);
 	if (!ret)
 		ret = stream(source, error);
 	if (!ret)
@@ -406,18 +214,17 @@ static int attempt(struct ramlift_source *source, struct ramlift_error *error)
  */
 static void clean_up(struct ramlift_source *source)
 {
-	/* Their threads call into the lanes. */
-	registrar_free(source->registrar);
+	/* Lanes call the pins, whose threads wake the lanes. */
+	lanes_stop(source->lanes);
+	pins_free(source->pins);
 	if (source->tracking)
 		source->config.dirty_source_ops->stop(source->config.dirty_source);
-	if (source->lanes)
-		source_collect_stats(source);
 	lanes_free(source->lanes);
 	if (source->endpoint)
 		source->transport->close(source->endpoint);
 	channel_close(source->session.channel);
 	source->lanes = NULL;
-	source->registrar = NULL;
+	source->pins = NULL;
 	source->tracking = false;
 	source->endpoint = NULL;
 	source->session.channel = NULL;
@@ -460,8 +267,15 @@ int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *call
 		outcome = RAMLIFT_PHASE_FAILED;
 	if (outcome == RAMLIFT_PHASE_FAILED)
 		take_back(source, &error);
+	if (source->lanes)
+		source_collect_stats(source);
+	/* It is over when the guest runs there; here what cannot be seen from outside goes on. A
+	 * guest that is to run here again has failed to leave only once all is as before. */
+	if (outcome == RAMLIFT_PHASE_DONE)
+		session_enter(&source->session, outcome);
 	clean_up(source);
-	session_enter(&source->session, outcome);
+	if (outcome != RAMLIFT_PHASE_DONE)
+		session_enter(&source->session, outcome);
 	if (ret && caller_error)
 		*caller_error = error;
 	return ret;

@@ -13,10 +13,9 @@
 #include "core/clock.h"
 #include "core/digest.h"
 #include "core/error.h"
-#include "core/journal.h"
 #include "core/source.h"
 
-#define LISTEN_EVERY_NS	  (50 * NS_PER_MS)
+#define LISTEN_EVERY_NS	  (50 * NS_PER_MS) /* to see that a registration failed */
 #define CARRY_OUT_POLL_NS (1 * NS_PER_MS)
 
 /* Rule 4: only when every vCPU is out of its run does the last harvest count. */
@@ -44,22 +43,32 @@ static int pause_and_harvest(struct ramlift_source *source, uint64_t *clock_ns,
 	return 0;
 }
 
-/* Until every lane has delivered its token; in turns, to hear a cancel, or that the peer is gone.
- */
+/* Until every lane has delivered its token. A slice that was first written just now may still have
+ * to be registered; a cancel is heard, and that the peer is gone. */
 static int await_lanes(struct ramlift_source *source, uint64_t deadline_ns,
 		       struct ramlift_error *error)
 {
 	for (;;) {
-		uint64_t turn_ns = clock_now_ns() + LISTEN_EVERY_NS;
+		uint64_t now_ns = clock_now_ns();
 		struct message *message;
-		int ret = lanes_wait(source->lanes, turn_ns < deadline_ns ? turn_ns : deadline_ns,
-				     error);
+		int ret = lanes_wait(source->lanes, now_ns, error);
 
-		if (ret != -ETIMEDOUT || clock_now_ns() >= deadline_ns)
+		if (ret != -ETIMEDOUT || now_ns >= deadline_ns)
 			return ret;
-		/* In this phase nothing comes but an ABORT, which is an error. */
-		ret = session_receive(&source->session, clock_now_ns(), NULL, &message, error);
-		if (ret != -ETIMEDOUT)
+		error->code = 0;
+		ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
+		if (ret)
+			return ret;
+		/* The lanes wake this thread when they have ended. */
+		ret = session_receive(&source->session, now_ns + LISTEN_EVERY_NS, NULL, &message,
+				      error);
+		if (ret == -ETIMEDOUT)
+			continue;
+		if (!ret) {
+			ret = source_take_slice_key(source, message, error);
+			free(message);
+		}
+		if (ret)
 			return ret;
 	}
 }
@@ -125,18 +134,6 @@ static int await_prepared(struct ramlift_source *source, const struct final *fin
 	return 0;
 }
 
-static int note(struct ramlift_source *source, const char *event, struct ramlift_error *error)
-{
-	struct journal_entry entry = {
-		.event = event,
-		.session_id = source->session.id,
-		.generation = source->session.generation,
-		.peer = source->peer.text,
-	};
-
-	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
-}
-
 /* From here on the guest is the destination's, unless the destination itself says that it is not.
  */
 static int in_doubt(struct ramlift_source *source, const struct ramlift_error *why,
@@ -164,7 +161,7 @@ static int await_started(struct ramlift_source *source, struct ramlift_error *er
 	if (ret == -EREMOTEIO) {
 		/* Its own word: the guest has not run there and never will. So it is ours again. */
 		*error = why;
-		note(source, "REFUSED", NULL);
+		source_note(source, "REFUSED", NULL);
 		return ret;
 	}
 	if (ret)
@@ -190,9 +187,9 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 		return error_set(error, -ENOMEM, "no memory for the message COMMIT");
 	ret = session_commit(&source->session, error);
 	if (!ret) {
-		ret = note(source, "COMMIT", error);
+		ret = source_note(source, "COMMIT", error);
 		if (ret) /* the line may be there all the same, and the guest stays here */
-			note(source, "REFUSED", NULL);
+			source_note(source, "REFUSED", NULL);
 	}
 	if (ret) {
 		free(payload);
@@ -277,6 +274,6 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 		   downtime->load_ns + downtime->start_ns;
 	downtime->commit_ns = downtime->total_ns > parts_ns ? downtime->total_ns - parts_ns : 0;
 	source->session.stats.bytes_remaining = 0;
-	note(source, "STARTED", NULL); /* for the record only: the guest runs there */
+	source_note(source, "STARTED", NULL); /* for the record only: the guest runs there */
 	return 0;
 }

@@ -18,7 +18,8 @@
 #define LOOK_NS	   (50 * NS_PER_MS) /* how often a wait for a token looks at interrupt_fd */
 
 int tcp_listen(const struct transport_params *params, const struct sockaddr *local,
-	       struct endpoint **result, uint16_t *port, struct ramlift_error *error)
+	       struct endpoint **result, struct sockaddr_storage *addresses,
+	       struct ramlift_error *error)
 {
 	struct endpoint *endpoint = tcp_endpoint_new(params, error);
 	struct address address = { 0 };
@@ -37,7 +38,7 @@ int tcp_listen(const struct transport_params *params, const struct sockaddr *loc
 		tcp_close(endpoint);
 		return ret;
 	}
-	*port = address_port(&address);
+	addresses[0] = address.socket;
 	*result = endpoint;
 	return 0;
 }

@@ -74,7 +74,7 @@ static int connect_lane(struct endpoint *endpoint, const struct address *peer, u
 	return 0;
 }
 
-int tcp_connect(const struct transport_params *params, const struct sockaddr *peer,
+int tcp_connect(const struct transport_params *params, const struct sockaddr_storage *peers,
 		uint64_t deadline_ns, struct endpoint **result, struct ramlift_error *error)
 {
 	struct endpoint *endpoint = tcp_endpoint_new(params, error);
@@ -82,9 +82,9 @@ int tcp_connect(const struct transport_params *params, const struct sockaddr *pe
 
 	if (!endpoint)
 		return -ENOMEM;
-	address.length = peer->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-						     : sizeof(struct sockaddr_in);
-	memcpy(&address.socket, peer, address.length);
+	address.socket = peers[0]; /* no rails here: all lanes go the same way */
+	address.length = peers[0].ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+							: sizeof(struct sockaddr_in);
 	address_set_port(&address, address_port(&address)); /* for its text */
 	for (unsigned i = 0; i < params->n_lanes; i++) {
 		int ret = connect_lane(endpoint, &address, i, deadline_ns, error);

@@ -81,15 +81,22 @@ int tcp_set_blocking(int fd)
 }
 
 /* Nothing to do on either side: the kernel copies. */
-static int tcp_register_slice(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
-			      struct ramlift_error *error)
+static int tcp_register_slice(struct endpoint *endpoint, unsigned slice, unsigned rails,
+			      struct slice_key *key, struct ramlift_error *error)
 {
 	(void)endpoint;
 	(void)slice;
+	(void)rails;
 	(void)error;
 	if (key)
 		memset(key, 0, sizeof(*key));
 	return 0;
+}
+
+static void tcp_deregister_slice(struct endpoint *endpoint, unsigned slice)
+{
+	(void)endpoint;
+	(void)slice;
 }
 
 static void tcp_set_peer_key(struct endpoint *endpoint, unsigned slice, const struct slice_key *key)
@@ -106,6 +113,7 @@ static const struct ramlift_transport tcp_transport = {
 	.accept = tcp_accept,
 	.connect = tcp_connect,
 	.register_slice = tcp_register_slice,
+	.deregister_slice = tcp_deregister_slice,
 	.set_peer_key = tcp_set_peer_key,
 	.post = tcp_post,
 	.in_flight_bytes = tcp_in_flight_bytes,

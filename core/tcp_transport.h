@@ -82,14 +82,15 @@ int tcp_set_blocking(int fd);
 
 /* tcp_destination.c */
 int tcp_listen(const struct transport_params *params, const struct sockaddr *local,
-	       struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error);
+	       struct endpoint **endpoint, struct sockaddr_storage *addresses,
+	       struct ramlift_error *error);
 int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error);
 int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
 		     struct ramlift_error *error);
 int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error);
 
 /* tcp_source.c */
-int tcp_connect(const struct transport_params *params, const struct sockaddr *peer,
+int tcp_connect(const struct transport_params *params, const struct sockaddr_storage *peers,
 		uint64_t deadline_ns, struct endpoint **endpoint, struct ramlift_error *error);
 int tcp_post(struct endpoint *endpoint, unsigned lane, const struct transport_write *writes,
 	     unsigned n_writes, struct ramlift_error *error);

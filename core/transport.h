@@ -5,19 +5,21 @@
  * session's data path: all its lanes and its slices.
  *
  * Threads: post(), drain() and token() of a lane come from that lane's thread alone;
- * register_slice() may come from several threads at once, while lanes run; abort() from any thread;
- * everything else from the session's thread. Every call that waits ends at its deadline, or soon
- * after abort().
+ * register_slice() and deregister_slice() may come from several threads at once, for different
+ * slices, while lanes run; abort() from any thread; everything else from the session's thread.
+ * Every call that waits ends at its deadline, or soon after abort().
  */
 #ifndef CORE_TRANSPORT_H
 #define CORE_TRANSPORT_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "core/ramlift.h"
+
 struct endpoint; /* each transport's own */
-struct ramlift_error;
 
 #define SESSION_ID_BYTES 16
 
@@ -31,7 +33,7 @@ struct slice {
  * there. */
 struct slice_key {
 	uint64_t address; /* RDMA: the slice's virtual address at the destination; else 0 */
-	uint64_t key;	  /* RDMA: the rkey; else 0 */
+	uint32_t rkeys[RAMLIFT_MAX_RAILS]; /* RDMA: by rail; 0 where it is not registered */
 };
 
 /* One run of pages: read from the slice at the source, written at the same place of the
@@ -47,7 +49,10 @@ struct transport_write {
 
 struct transport_params {
 	uint8_t session_id[SESSION_ID_BYTES]; /* only lanes that carry it may join */
-	unsigned n_lanes;
+	const char *const *rails; /* devices by name; NULL: one rail, which the address decides */
+	unsigned n_rails;	  /* 1 to RAMLIFT_MAX_RAILS */
+	unsigned n_lanes;	  /* of all rails, a multiple of n_rails; the first rail's first */
+	bool on_demand_paging;	  /* register without pinning */
 	const struct slice *slices; /* outlives the endpoint */
 	unsigned n_slices;
 	int interrupt_fd;	/* readable once the session is to end: every wait ends then with
@@ -66,26 +71,44 @@ struct ramlift_transport {
 	int (*probe)(const struct sockaddr *local, const struct sockaddr *peer,
 		     struct ramlift_error *error);
 
-	/* Destination: listen for the session's lanes at local, on a port of its own choosing. */
+	/*
+	 * Are there usable devices of these names? 0, -ENODEV with what is wrong with which one.
+	 * NULL: this transport has no rails to name.
+	 */
+	int (*probe_rails)(const char *const *rails, unsigned n_rails, struct ramlift_error *error);
+
+	/*
+	 * Destination: listen for the session's lanes on ports of its own choosing: at local, or,
+	 * where rails are named, at each device's own address. addresses, one a rail, tell the
+	 * source where.
+	 */
 	int (*listen)(const struct transport_params *params, const struct sockaddr *local,
-		      struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error);
+		      struct endpoint **endpoint, struct sockaddr_storage *addresses,
+		      struct ramlift_error *error);
 
 	/* Destination: return once all lanes have joined. Strangers are turned away and do not
 	 * count. */
 	int (*accept)(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error);
 
-	/* Source: connect all lanes to peer (with the port that the destination chose). */
-	int (*connect)(const struct transport_params *params, const struct sockaddr *peer,
+	/* Source: connect all lanes, each rail's to its peer. */
+	int (*connect)(const struct transport_params *params, const struct sockaddr_storage *peers,
 		       uint64_t deadline_ns, struct endpoint **endpoint,
 		       struct ramlift_error *error);
 
+	/* The NUMA node of a rail's device, -1 unknown. NULL: of no rail. */
+	int (*rail_node)(const struct endpoint *endpoint, unsigned rail);
+
 	/*
-	 * Make a slice ready: at the destination for remote writes (then *key is set), at the
-	 * source for reading by the adapter (key may be NULL). A destination may register before
-	 * accept().
+	 * Make a slice ready for the lanes of some rails (bit r: rail r): at the destination for
+	 * remote writes (then *key is set), at the source for reading by the adapter (key may be
+	 * NULL). A destination may register before accept().
 	 */
-	int (*register_slice)(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
-			      struct ramlift_error *error);
+	int (*register_slice)(struct endpoint *endpoint, unsigned slice, unsigned rails,
+			      struct slice_key *key, struct ramlift_error *error);
+
+	/* Undo that: nothing of the slice is pinned any more. No write to it may be in flight. It
+	 * may be registered again. */
+	void (*deregister_slice)(struct endpoint *endpoint, unsigned slice);
 
 	/* Source: what the destination announced. The caller checked slice; happens before the
 	 * first post() to it. */

@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/wire.h"
 
-#include <endian.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "core/error.h"
+#include "core/wire_bytes.h"
 
 static const struct {
 	const char *name;
 	uint32_t max_bytes;
 } messages[MESSAGE_TYPE_COUNT] = {
 	[MESSAGE_OFFER] = { "OFFER", WIRE_MAX_MACHINE_BYTES + 4096 },
-	[MESSAGE_ACCEPT] = { "ACCEPT", 16 },
-	[MESSAGE_SLICE_KEY] = { "SLICE_KEY", 32 },
+	[MESSAGE_ACCEPT] = { "ACCEPT", 256 },
+	[MESSAGE_REGISTER] = { "REGISTER", 8 },
+	[MESSAGE_RETIRE] = { "RETIRE", 8 },
+	[MESSAGE_SLICE_KEY] = { "SLICE_KEY", 64 },
 	[MESSAGE_ABORT] = { "ABORT", 1024 },
 	[MESSAGE_PING] = { "PING", 8 },
 	[MESSAGE_PONG] = { "PONG", 8 },
@@ -29,182 +27,6 @@ const char *message_name(enum message_type type)
 {
 	return (unsigned)type < MESSAGE_TYPE_COUNT && messages[type].name ? messages[type].name
 									  : "unknown";
-}
-
-/* Writes into memory that grows; failed once there is none. */
-struct writer {
-	uint8_t *data;
-	size_t used, size;
-	bool failed;
-};
-
-static void put(struct writer *writer, const void *data, size_t n)
-{
-	if (!n || writer->failed)
-		return;
-	if (writer->size - writer->used < n) {
-		size_t size = (writer->used + n) * 2 + 64;
-		uint8_t *grown = realloc(writer->data, size);
-
-		if (!grown) {
-			writer->failed = true;
-			return;
-		}
-		writer->data = grown;
-		writer->size = size;
-	}
-	memcpy(writer->data + writer->used, data, n);
-	writer->used += n;
-}
-
-static void put_u8(struct writer *writer, uint8_t value)
-{
-	put(writer, &value, sizeof(value));
-}
-
-static void put_u16(struct writer *writer, uint16_t value)
-{
-	value = htobe16(value);
-	put(writer, &value, sizeof(value));
-}
-
-static void put_u32(struct writer *writer, uint32_t value)
-{
-	value = htobe32(value);
-	put(writer, &value, sizeof(value));
-}
-
-static void put_u64(struct writer *writer, uint64_t value)
-{
-	value = htobe64(value);
-	put(writer, &value, sizeof(value));
-}
-
-static void put_string(struct writer *writer, const char *string)
-{
-	size_t length = strlen(string);
-
-	put_u16(writer, (uint16_t)length);
-	put(writer, string, length);
-}
-
-static void *finish_writing(struct writer *writer, uint32_t *length_bytes)
-{
-	if (writer->failed) {
-		free(writer->data);
-		return NULL;
-	}
-	*length_bytes = (uint32_t)writer->used;
-	return writer->data;
-}
-
-/* Reads from a payload; once something is missing or out of bounds, failed, and every further value
- * is 0. */
-struct reader {
-	const uint8_t *data;
-	size_t left;
-	bool failed;
-};
-
-static const void *get(struct reader *reader, size_t n)
-{
-	const void *data = reader->data;
-
-	if (reader->failed || reader->left < n) {
-		reader->failed = true;
-		return NULL;
-	}
-	reader->data += n;
-	reader->left -= n;
-	return data;
-}
-
-static void get_bytes(struct reader *reader, void *to, size_t n)
-{
-	const void *from = get(reader, n);
-
-	if (from)
-		memcpy(to, from, n);
-	else
-		memset(to, 0, n);
-}
-
-static uint8_t get_u8(struct reader *reader)
-{
-	uint8_t value;
-
-	get_bytes(reader, &value, sizeof(value));
-	return value;
-}
-
-static uint16_t get_u16(struct reader *reader)
-{
-	uint16_t value;
-
-	get_bytes(reader, &value, sizeof(value));
-	return be16toh(value);
-}
-
-static uint32_t get_u32(struct reader *reader)
-{
-	uint32_t value;
-
-	get_bytes(reader, &value, sizeof(value));
-	return be32toh(value);
-}
-
-static uint64_t get_u64(struct reader *reader)
-{
-	uint64_t value;
-
-	get_bytes(reader, &value, sizeof(value));
-	return be64toh(value);
-}
-
-static bool get_bool(struct reader *reader)
-{
-	uint8_t value = get_u8(reader);
-
-	if (value > 1)
-		reader->failed = true;
-	return value == 1;
-}
-
-/* A string of at most size - 1 printable characters; others could do harm on a terminal. */
-static void get_string(struct reader *reader, char *string, size_t size)
-{
-	uint16_t length = get_u16(reader);
-	const char *from;
-
-	string[0] = '\0';
-	if (length >= size) {
-		reader->failed = true;
-		return;
-	}
-	from = get(reader, length);
-	if (!from)
-		return;
-	for (uint16_t i = 0; i < length; i++) {
-		if (from[i] < ' ' || from[i] > '~')
-			reader->failed = true;
-	}
-	memcpy(string, from, length);
-	string[length] = '\0';
-}
-
-static const void *get_blob(struct reader *reader, uint32_t max_bytes, uint32_t *length_bytes)
-{
-	uint32_t length = get_u32(reader);
-
-	if (length > max_bytes)
-		reader->failed = true;
-	*length_bytes = length;
-	return get(reader, length);
-}
-
-static int finish_reading(const struct reader *reader)
-{
-	return reader->failed || reader->left ? -EPROTO : 0;
 }
 
 void wire_header_encode(const struct wire_header *header, uint8_t bytes[WIRE_HEADER_BYTES])
@@ -252,6 +74,7 @@ void *offer_encode(const struct offer *offer, uint32_t *length_bytes)
 	put(&writer, offer->session_id, sizeof(offer->session_id));
 	put_u32(&writer, offer->generation);
 	put_u8(&writer, offer->verify);
+	put_u8(&writer, offer->n_rails);
 	put_u16(&writer, offer->n_lanes);
 	put_u64(&writer, offer->slice_bytes);
 	put_string(&writer, offer->name);
@@ -263,6 +86,7 @@ void *offer_encode(const struct offer *offer, uint32_t *length_bytes)
 		put_u64(&writer, offer->regions[i].gpa);
 		put_u64(&writer, offer->regions[i].size_bytes);
 		put_u64(&writer, offer->regions[i].page_size_bytes);
+		put_u16(&writer, (uint16_t)offer->regions[i].numa_node);
 	}
 	put_u32(&writer, offer->machine_bytes);
 	put(&writer, offer->machine, offer->machine_bytes);
@@ -277,6 +101,7 @@ int offer_decode(const void *payload, uint32_t length_bytes, struct offer *offer
 	get_bytes(&reader, offer->session_id, sizeof(offer->session_id));
 	offer->generation = get_u32(&reader);
 	offer->verify = get_bool(&reader);
+	offer->n_rails = get_u8(&reader);
 	offer->n_lanes = get_u16(&reader);
 	offer->slice_bytes = get_u64(&reader);
 	get_string(&reader, offer->name, sizeof(offer->name));
@@ -292,10 +117,16 @@ int offer_decode(const void *payload, uint32_t length_bytes, struct offer *offer
 		offer->regions[i].gpa = get_u64(&reader);
 		offer->regions[i].size_bytes = get_u64(&reader);
 		offer->regions[i].page_size_bytes = get_u64(&reader);
+		offer->regions[i].numa_node = (int16_t)get_u16(&reader);
 		offer->regions[i].memfd = -1;
+		if (offer->regions[i].numa_node < -1 ||
+		    offer->regions[i].numa_node >= WIRE_MAX_NUMA_NODES)
+			return -EPROTO;
 	}
 	offer->machine = get_blob(&reader, WIRE_MAX_MACHINE_BYTES, &offer->machine_bytes);
-	if (!offer->name[0] || !offer->n_lanes || offer->n_lanes > RAMLIFT_MAX_LANES)
+	if (!offer->name[0] || !offer->n_lanes || offer->n_lanes > RAMLIFT_MAX_LANES ||
+	    !offer->n_rails || offer->n_rails > RAMLIFT_MAX_RAILS ||
+	    offer->n_lanes % offer->n_rails)
 		return -EPROTO;
 	return finish_reading(&reader);
 }
@@ -305,8 +136,13 @@ void *accept_encode(const struct accept *accept, uint32_t *length_bytes)
 	struct writer writer = { 0 };
 
 	put_u8(&writer, accept->transport);
-	put_u16(&writer, accept->port);
 	put_u8(&writer, accept->fresh);
+	put_u8(&writer, (uint8_t)accept->n_rails);
+	for (unsigned i = 0; i < accept->n_rails; i++) {
+		put_u8(&writer, (uint8_t)accept->rails[i].family);
+		put(&writer, accept->rails[i].bytes, sizeof(accept->rails[i].bytes));
+		put_u16(&writer, accept->rails[i].port);
+	}
 	return finish_writing(&writer, length_bytes);
 }
 
@@ -315,8 +151,53 @@ int accept_decode(const void *payload, uint32_t length_bytes, struct accept *acc
 	struct reader reader = { payload, length_bytes, false };
 
 	accept->transport = get_u8(&reader);
-	accept->port = get_u16(&reader);
 	accept->fresh = get_bool(&reader);
+	accept->n_rails = get_u8(&reader);
+	if (!accept->n_rails || accept->n_rails > RAMLIFT_MAX_RAILS)
+		return -EPROTO;
+	for (unsigned i = 0; i < accept->n_rails; i++) {
+		unsigned family = get_u8(&reader);
+
+		if (family >= RAIL_FAMILY_COUNT)
+			return -EPROTO;
+		accept->rails[i].family = (enum rail_family)family;
+		get_bytes(&reader, accept->rails[i].bytes, sizeof(accept->rails[i].bytes));
+		accept->rails[i].port = get_u16(&reader);
+	}
+	return finish_reading(&reader);
+}
+
+void *register_encode(const struct register_message *message, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u32(&writer, message->slice);
+	put_u8(&writer, (uint8_t)message->rails);
+	return finish_writing(&writer, length_bytes);
+}
+
+int register_decode(const void *payload, uint32_t length_bytes, struct register_message *message)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	message->slice = get_u32(&reader);
+	message->rails = get_u8(&reader);
+	return finish_reading(&reader);
+}
+
+void *retire_encode(const struct retire_message *message, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u32(&writer, message->slice);
+	return finish_writing(&writer, length_bytes);
+}
+
+int retire_decode(const void *payload, uint32_t length_bytes, struct retire_message *message)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	message->slice = get_u32(&reader);
 	return finish_reading(&reader);
 }
 
@@ -326,7 +207,8 @@ void *slice_key_encode(const struct slice_key_message *message, uint32_t *length
 
 	put_u32(&writer, message->slice);
 	put_u64(&writer, message->key.address);
-	put_u64(&writer, message->key.key);
+	for (unsigned i = 0; i < RAMLIFT_MAX_RAILS; i++)
+		put_u32(&writer, message->key.rkeys[i]);
 	return finish_writing(&writer, length_bytes);
 }
 
@@ -336,7 +218,8 @@ int slice_key_decode(const void *payload, uint32_t length_bytes, struct slice_ke
 
 	message->slice = get_u32(&reader);
 	message->key.address = get_u64(&reader);
-	message->key.key = get_u64(&reader);
+	for (unsigned i = 0; i < RAMLIFT_MAX_RAILS; i++)
+		message->key.rkeys[i] = get_u32(&reader);
 	return finish_reading(&reader);
 }
 

@@ -16,12 +16,13 @@
 #include "core/transport.h"
 
 #define WIRE_MAGIC	  0x52u
-#define WIRE_VERSION	  1u
+#define WIRE_VERSION	  2u
 #define WIRE_HEADER_BYTES 8u
 
 #define WIRE_MAX_MACHINE_BYTES	(64u << 10)
 #define WIRE_MAX_STATE_BYTES	(16u << 20)
 #define WIRE_MAX_STREAM_BYTES	(256u << 10)
+#define WIRE_MAX_NUMA_NODES	1024
 #define WIRE_MAX_STREAMS	(RAMLIFT_MAX_LANES + 1u)
 #define WIRE_MAX_TRANSPORTS	4u
 #define WIRE_MAX_TRANSPORT_NAME 16u /* with the final NUL */
@@ -38,6 +39,8 @@ enum message_type {
 	MESSAGE_COMMIT,	  /* source: the guest is yours */
 	MESSAGE_STARTED,  /* destination: it runs */
 	MESSAGE_STREAM,	  /* either: a piece of another program's stream that is carried */
+	MESSAGE_REGISTER, /* source: register this slice */
+	MESSAGE_RETIRE,	  /* source: no longer; nothing of it is in flight */
 	MESSAGE_TYPE_COUNT
 };
 
@@ -50,21 +53,47 @@ struct offer {
 	uint8_t session_id[SESSION_ID_BYTES];
 	uint32_t generation;
 	bool verify;
-	uint16_t n_lanes;
+	uint8_t n_rails;
+	uint16_t n_lanes; /* of all rails */
 	uint64_t slice_bytes;
 	char name[RAMLIFT_MAX_NAME];
 	unsigned n_transports;
 	char transports[WIRE_MAX_TRANSPORTS][WIRE_MAX_TRANSPORT_NAME];
 	unsigned n_regions;
-	struct ramlift_region regions[RAMLIFT_MAX_REGIONS]; /* gpa, size and page size travel */
+	struct ramlift_region regions[RAMLIFT_MAX_REGIONS]; /* gpa, size, page size and
+							       node travel */
 	const void *machine; /* after decoding: points into the payload */
 	uint32_t machine_bytes;
 };
 
+/* Where the lanes of a rail connect. */
+enum rail_family {
+	RAIL_FAMILY_CONTROL, /* the control connection's address */
+	RAIL_FAMILY_INET,
+	RAIL_FAMILY_INET6,
+	RAIL_FAMILY_COUNT
+};
+
+struct rail_address {
+	enum rail_family family;
+	uint8_t bytes[16]; /* the first 4 for INET */
+	uint16_t port;
+};
+
 struct accept {
 	uint8_t transport; /* index into the offer's */
-	uint16_t port;	   /* where the lanes connect */
 	bool fresh;	   /* memory reads as zeros */
+	unsigned n_rails;
+	struct rail_address rails[RAMLIFT_MAX_RAILS];
+};
+
+struct register_message {
+	uint32_t slice;
+	unsigned rails; /* bit r: rail r */
+};
+
+struct retire_message {
+	uint32_t slice;
 };
 
 struct slice_key_message {
@@ -123,6 +152,10 @@ void *offer_encode(const struct offer *offer, uint32_t *length_bytes);
 int offer_decode(const void *payload, uint32_t length_bytes, struct offer *offer);
 void *accept_encode(const struct accept *accept, uint32_t *length_bytes);
 int accept_decode(const void *payload, uint32_t length_bytes, struct accept *accept);
+void *register_encode(const struct register_message *message, uint32_t *length_bytes);
+int register_decode(const void *payload, uint32_t length_bytes, struct register_message *message);
+void *retire_encode(const struct retire_message *message, uint32_t *length_bytes);
+int retire_decode(const void *payload, uint32_t length_bytes, struct retire_message *message);
 void *slice_key_encode(const struct slice_key_message *message, uint32_t *length_bytes);
 int slice_key_decode(const void *payload, uint32_t length_bytes, struct slice_key_message *message);
 void *abort_encode(const struct abort_message *abort, uint32_t *length_bytes);

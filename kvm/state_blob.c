@@ -99,6 +99,17 @@ void state_writer_add(struct state_writer *writer, enum state_kind kind, unsigne
 	writer->n_sections++;
 }
 
+void state_writer_join(struct state_writer *writer, struct state_writer *part)
+{
+	writer->failed |= part->failed;
+	if (!writer->failed) {
+		append(writer, part->bytes + sizeof(struct header),
+		       part->used - sizeof(struct header));
+		writer->n_sections += part->n_sections;
+	}
+	state_writer_abandon(part);
+}
+
 int state_writer_finish(struct state_writer *writer, void **state, size_t *state_bytes)
 {
 	struct header header = {

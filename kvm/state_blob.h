@@ -50,6 +50,9 @@ void state_writer_init(struct state_writer *writer, unsigned n_vcpus);
 void state_writer_add(struct state_writer *writer, enum state_kind kind, unsigned vcpu,
 		      const void *bytes, size_t length);
 
+/* Add all sections of a part, which was written beside it and is forgotten. */
+void state_writer_join(struct state_writer *writer, struct state_writer *part);
+
 /* Hand the state over, in memory from malloc(), and forget it. -ENOMEM, -E2BIG. */
 int state_writer_finish(struct state_writer *writer, void **state, size_t *state_bytes);
 void state_writer_abandon(struct state_writer *writer);

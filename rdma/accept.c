@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The destination's connections: a listener of the session's own, and the lanes that join. Whoever
- * does not say this session's id, or a lane that is not free, is rejected and forgotten.
+ * The destination's connections: a listener for each rail, and the lanes that join. Whoever does
+ * not say this session's id, or a lane of that rail that is not free, is rejected and forgotten.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,47 +34,70 @@ static int only_device(const struct sockaddr *local, struct ibv_context **device
 	return ret;
 }
 
-int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local, uint16_t *port,
-		    struct ramlift_error *error)
+static int listen_error(const struct sockaddr *address, struct ramlift_error *error)
 {
-	struct sockaddr_storage address;
-	struct ibv_context *device;
+	int ret = errno ? -errno : -EIO;
 	char text[ADDRESS_TEXT_BYTES];
-	int ret;
 
-	ret = address_without_port(local, &address);
-	if (ret)
-		return error_set(error, ret, "RDMA listens at IPv4 and IPv6 addresses only");
-	address_text(local, text);
-	if (rdma_create_id(endpoint->cm, &endpoint->listener, endpoint, RDMA_PS_TCP)) {
-		endpoint->listener = NULL;
+	if (ret == -ENODEV)
+		return verbs_no_device_error(error, address);
+	address_text(address, text);
+	return error_set(error, ret, "cannot listen over RDMA at %s: %s", text, strerror(-ret));
+}
+
+/* At a port of the kernel's choosing, which is left in address. */
+static int rail_listen(struct rail *rail, struct sockaddr_storage *address,
+		       struct ramlift_error *error)
+{
+	struct endpoint *endpoint = rail->endpoint;
+	struct sockaddr *local = (struct sockaddr *)address;
+	struct ibv_context *device;
+	int ret = 0;
+
+	if (rdma_create_id(endpoint->cm, &rail->listener, endpoint, RDMA_PS_TCP)) {
+		rail->listener = NULL;
 		ret = errno ? -errno : -EIO;
 		return error_set(error, ret, "cannot create an RDMA listener: %s", strerror(-ret));
 	}
-	if (rdma_bind_addr(endpoint->listener, (struct sockaddr *)&address)) {
-		if (errno == ENODEV)
-			return verbs_no_device_error(error, local);
-		ret = errno ? -errno : -EIO;
-		return error_set(error, ret, "cannot listen over RDMA at %s: %s", text,
-				 strerror(-ret));
-	}
-	device = endpoint->listener->verbs;
+	if (rdma_bind_addr(rail->listener, local))
+		return listen_error(local, error);
+	device = rail->listener->verbs;
 	if (!device && !address_is_wildcard(local))
 		return verbs_no_device_error(error, local);
-	ret = device ? 0 : only_device(local, &device, error);
+	if (!device)
+		ret = only_device(local, &device, error);
 	if (!ret)
-		ret = endpoint_use_device(endpoint, device, error);
+		ret = rail_use_device(rail, device, error);
 	if (!ret)
-		ret = receive_prepare(endpoint, error);
+		ret = receive_prepare_rail(rail, error);
 	if (ret)
 		return ret;
-	if (rdma_listen(endpoint->listener, (int)endpoint->params.n_lanes)) {
-		ret = errno ? -errno : -EIO;
-		return error_set(error, ret, "cannot listen over RDMA at %s: %s", text,
-				 strerror(-ret));
-	}
-	*port = ntohs(rdma_get_src_port(endpoint->listener));
+	if (rdma_listen(rail->listener, (int)rail_n_lanes(&endpoint->params)))
+		return listen_error(local, error);
+	address_put_port(address, rdma_get_src_port(rail->listener));
 	return 0;
+}
+
+int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local,
+		    struct sockaddr_storage *addresses, struct ramlift_error *error)
+{
+	struct sockaddr_storage unnamed;
+	int ret;
+
+	ret = address_without_port(local, &unnamed);
+	if (ret)
+		return error_set(error, ret, "RDMA listens at IPv4 and IPv6 addresses only");
+	ret = receive_prepare(endpoint, error);
+	for (unsigned i = 0; i < endpoint->params.n_rails && !ret; i++) {
+		struct rail *rail = &endpoint->rails[i];
+
+		ret = rail_find_local(rail, local, false, error);
+		if (ret)
+			return ret;
+		addresses[i] = rail->local.ss_family ? rail->local : unnamed;
+		ret = rail_listen(rail, &addresses[i], error);
+	}
+	return ret;
 }
 
 /* The free lane that a connect request asks for; NULL for a stranger's. */
@@ -85,11 +108,11 @@ static struct lane *requested_lane(struct endpoint *endpoint, const struct cm_ev
 
 	if (!cm_hello_unpack(event->private_data, event->private_data_bytes, &hello) ||
 	    memcmp(hello.session_id, endpoint->params.session_id, SESSION_ID_BYTES) ||
-	    hello.n_lanes != endpoint->params.n_lanes || hello.lane >= endpoint->params.n_lanes ||
-	    event->id->verbs != endpoint->device)
+	    hello.n_lanes != endpoint->params.n_lanes || hello.lane >= endpoint->params.n_lanes)
 		return NULL;
 	lane = &endpoint->lanes[hello.lane];
-	return lane->state == LANE_IDLE ? lane : NULL;
+	/* Its rail's keys are good for its rail's device only. */
+	return lane->state == LANE_IDLE && event->id->verbs == lane->rail->device ? lane : NULL;
 }
 
 static int accept_request(struct endpoint *endpoint, const struct cm_event *event,
@@ -121,7 +144,7 @@ static int accept_request(struct endpoint *endpoint, const struct cm_event *even
 static int handle_event(struct endpoint *endpoint, const struct cm_event *event, unsigned *joined,
 			struct ramlift_error *error)
 {
-	struct lane *lane = event->id == endpoint->listener ? NULL : event->id->context;
+	struct lane *lane = event->id->context; /* of a listener's event: none, and not used */
 
 	switch (event->type) {
 	case RDMA_CM_EVENT_CONNECT_REQUEST:

@@ -28,10 +28,12 @@ static int step_error(const struct lane *lane, const char *step, struct ramlift_
 	return error_set(error, ret, "lane %u: cannot %s: %s", lane->index, step, strerror(-ret));
 }
 
-static int resolve_address(struct lane *lane, const struct sockaddr *peer, uint64_t deadline_ns,
-			   struct ramlift_error *error)
+static int resolve_address(struct lane *lane, const struct sockaddr_storage *peer,
+			   uint64_t deadline_ns, struct ramlift_error *error)
 {
 	struct endpoint *endpoint = lane->endpoint;
+	/* librdmacm copies the addresses; its parameters have no const. */
+	struct sockaddr_storage from = lane->rail->local, to = *peer;
 	uint8_t ack_timeout = ACK_TIMEOUT;
 
 	if (rdma_create_id(endpoint->cm, &lane->id, lane, RDMA_PS_TCP)) {
@@ -42,11 +44,10 @@ static int resolve_address(struct lane *lane, const struct sockaddr *peer, uint6
 	/* Older kernels do not know the option: then io_timeout_ns alone finds a dead peer. */
 	rdma_set_option(lane->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout,
 			sizeof(ack_timeout));
-	/* librdmacm copies the address; its parameter has no const. */
-	if (rdma_resolve_addr(lane->id, NULL, (struct sockaddr *)(uintptr_t)peer,
-			      clock_left_ms(deadline_ns))) {
+	if (rdma_resolve_addr(lane->id, from.ss_family ? (struct sockaddr *)&from : NULL,
+			      (struct sockaddr *)&to, clock_left_ms(deadline_ns))) {
 		if (errno == ENODEV)
-			return verbs_no_device_error(error, peer);
+			return verbs_no_device_error(error, (struct sockaddr *)&to);
 		return step_error(lane, "look up the destination's address", error);
 	}
 	return 0;
@@ -54,18 +55,18 @@ static int resolve_address(struct lane *lane, const struct sockaddr *peer, uint6
 
 static int address_resolved(struct lane *lane, uint64_t deadline_ns, struct ramlift_error *error)
 {
-	struct endpoint *endpoint = lane->endpoint;
+	struct rail *rail = lane->rail;
 	int ret = 0;
 
 	if (!lane->id->verbs)
 		return verbs_no_device_error(error, rdma_get_peer_addr(lane->id));
-	if (!endpoint->pd)
-		ret = endpoint_use_device(endpoint, lane->id->verbs, error);
-	else if (lane->id->verbs != endpoint->device)
+	if (!rail->device)
+		ret = rail_use_device(rail, lane->id->verbs, error);
+	else if (lane->id->verbs != rail->device)
 		ret = error_set(error, -EXDEV,
-				"lane %u: it leaves by another RDMA device than lane 0: give the "
+				"lane %u: it leaves by another RDMA device than lane %u: give the "
 				"destination an address that one device reaches",
-				lane->index);
+				lane->index, rail_first_lane(rail));
 	if (!ret)
 		ret = lane_open(lane, error);
 	if (!ret && rdma_resolve_route(lane->id, clock_left_ms(deadline_ns)))
@@ -113,30 +114,46 @@ static int handle_event(struct lane *lane, const struct cm_event *event, uint64_
 	}
 }
 
-static bool all_ready(const struct endpoint *endpoint)
+/* The first lane that is not connected yet. */
+static const struct lane *unready_lane(const struct endpoint *endpoint)
 {
 	for (unsigned i = 0; i < endpoint->params.n_lanes; i++)
 		if (endpoint->lanes[i].state != LANE_READY)
-			return false;
-	return true;
+			return &endpoint->lanes[i];
+	return NULL;
 }
 
-int endpoint_connect(struct endpoint *endpoint, const struct sockaddr *peer, uint64_t deadline_ns,
-		     struct ramlift_error *error)
+static int start_lanes(struct endpoint *endpoint, const struct sockaddr_storage *peers,
+		       uint64_t deadline_ns, struct ramlift_error *error)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < endpoint->params.n_rails && !ret; i++)
+		ret = rail_find_local(&endpoint->rails[i], (const struct sockaddr *)&peers[i], true,
+				      error);
+	for (unsigned i = 0; i < endpoint->params.n_lanes && !ret; i++) {
+		struct lane *lane = &endpoint->lanes[i];
+
+		ret = resolve_address(lane, &peers[lane->rail->index], deadline_ns, error);
+	}
+	return ret;
+}
+
+int endpoint_connect(struct endpoint *endpoint, const struct sockaddr_storage *peers,
+		     uint64_t deadline_ns, struct ramlift_error *error)
 {
 	char text[ADDRESS_TEXT_BYTES];
+	const struct lane *waiting;
 	struct cm_event event;
 	int ret;
 
-	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
-		ret = resolve_address(&endpoint->lanes[i], peer, deadline_ns, error);
-		if (ret)
-			return ret;
-	}
-	while (!all_ready(endpoint)) {
+	ret = start_lanes(endpoint, peers, deadline_ns, error);
+	if (ret)
+		return ret;
+	while ((waiting = unready_lane(endpoint))) {
 		ret = endpoint_next_event(endpoint, deadline_ns, &event, error);
 		if (ret == -ETIMEDOUT) {
-			address_text(peer, text);
+			address_text((const struct sockaddr *)&peers[waiting->rail->index], text);
 			return error_set(error, ret,
 					 "%s did not answer over RDMA in time: check that UDP port "
 					 "4791 (RoCE) passes between the hosts",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Asks libibverbs for devices and ports, and sysfs for what it does not tell: NUMA and netdev. */
+/* Asks libibverbs for devices and ports, and sysfs for what it does not tell: network interfaces.
+ */
 #include "rdma/devices.h"
 
 #include <endian.h>
@@ -11,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/ramlift.h"
+#include "rdma/placement.h"
 
 static const char *state_text(enum ibv_port_state state)
 {
@@ -72,37 +74,17 @@ static bool read_line(const char *path, char *line, int size)
 	return ok;
 }
 
-static bool read_number(const char *path, int *number)
-{
-	char line[32], *end;
-	long value;
-
-	if (!read_line(path, line, sizeof(line)))
-		return false;
-	value = strtol(line, &end, 10);
-	if (end == line || value < INT32_MIN || value > INT32_MAX)
-		return false;
-	*number = (int)value;
-	return true;
-}
-
-static void read_sysfs(const struct ibv_device *device, struct rdma_device_info *info)
+void rdma_device_netdev(const struct ibv_device *device, unsigned port, char netdev[IF_NAMESIZE])
 {
 	char path[IBV_SYSFS_PATH_MAX + 64];
 
+	netdev[0] = '\0';
 	/* By port; soft devices on older kernels have only a parent. */
-	snprintf(path, sizeof(path), "%s/ports/%u/gid_attrs/ndevs/0", device->ibdev_path,
-		 info->port);
-	if (!read_line(path, info->netdev, sizeof(info->netdev))) {
-		snprintf(path, sizeof(path), "%s/parent", device->ibdev_path);
-		read_line(path, info->netdev, sizeof(info->netdev));
-	}
-	info->numa_node = -1;
-	snprintf(path, sizeof(path), "%s/device/numa_node", device->ibdev_path);
-	if (read_number(path, &info->numa_node) || !info->netdev[0])
+	snprintf(path, sizeof(path), "%s/ports/%u/gid_attrs/ndevs/0", device->ibdev_path, port);
+	if (read_line(path, netdev, IF_NAMESIZE))
 		return;
-	snprintf(path, sizeof(path), "/sys/class/net/%s/device/numa_node", info->netdev);
-	read_number(path, &info->numa_node);
+	snprintf(path, sizeof(path), "%s/parent", device->ibdev_path);
+	read_line(path, netdev, IF_NAMESIZE);
 }
 
 static void fill_port(struct ibv_context *context, unsigned port, struct rdma_device_info *info)
@@ -124,7 +106,8 @@ static void fill_port(struct ibv_context *context, unsigned port, struct rdma_de
 				? 128u << attr.active_mtu
 				: 0;
 	}
-	read_sysfs(context->device, info);
+	rdma_device_netdev(context->device, port, info->netdev);
+	info->numa_node = placement_device_node(context->device);
 }
 
 static int add_device(struct ibv_device *device, struct rdma_device_info **list, unsigned *count,

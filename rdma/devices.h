@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct ibv_device;
 struct ramlift_error;
 
 struct rdma_device_info {
@@ -17,12 +18,15 @@ struct rdma_device_info {
 	bool active;
 	double speed_gbps; /* width times lane speed, 0 unknown; soft-RoCE claims what it likes */
 	unsigned active_mtu_bytes;
-	int numa_node;		  /* -1 unknown */
+	int numa_node;		  /* as placement_device_node() */
 	char netdev[IF_NAMESIZE]; /* "" where there is none */
 	uint64_t guid;		  /* of the node, in host order */
 };
 
 /* 0 with count 0 and list NULL where there is no device. The caller frees *list. */
 int rdma_devices_list(struct rdma_device_info **list, unsigned *count, struct ramlift_error *error);
+
+/* The network interface that a port belongs to; "" where there is none. */
+void rdma_device_netdev(const struct ibv_device *device, unsigned port, char netdev[IF_NAMESIZE]);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The RDMA transport: its table of functions, and what all lanes of an endpoint share: the device,
- * the way in which waits end, the order in which things go away.
+ * The RDMA transport: its table of functions, and what all lanes of an endpoint share: the way in
+ * which waits end, the order in which things go away.
  */
 #include "rdma/endpoint.h"
 
@@ -15,6 +15,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "rdma/cm.h"
+#include "rdma/device_address.h"
 #include "rdma/verbs_error.h"
 
 int endpoint_new(const struct transport_params *params, struct endpoint **endpoint,
@@ -25,6 +26,14 @@ int endpoint_new(const struct transport_params *params, struct endpoint **endpoi
 	int ret;
 
 	assert(params->n_lanes && params->n_lanes <= RAMLIFT_MAX_LANES);
+	assert(params->n_rails && params->n_rails <= RAMLIFT_MAX_RAILS);
+	assert(params->n_lanes % params->n_rails == 0);
+	/* The other side has a say in how many there are. */
+	if (params->n_rails > 1 && !params->rails)
+		return error_set(error, -EINVAL,
+				 "%u rails without names: name as many RDMA devices here as there "
+				 "are rails on the other side",
+				 params->n_rails);
 	ret = slices_check_limit(params, error);
 	if (ret)
 		return ret;
@@ -40,12 +49,16 @@ int endpoint_new(const struct transport_params *params, struct endpoint **endpoi
 	pthread_mutex_init(&made->failure_lock, NULL);
 	for (unsigned i = 0; i < params->n_lanes; i++) {
 		made->lanes[i].endpoint = made;
+		made->lanes[i].rail = &made->rails[i / rail_n_lanes(params)];
 		made->lanes[i].index = i;
 	}
-	made->mrs = calloc(params->n_slices + 1ul, sizeof(struct ibv_mr *));
+	for (unsigned i = 0; i < params->n_rails && !ret; i++)
+		ret = rail_init(&made->rails[i], made, i, error);
+	if (ret)
+		goto err_free;
 	made->peer_keys = calloc(params->n_slices + 1ul, sizeof(*made->peer_keys));
 	made->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!made->mrs || !made->peer_keys || made->wake_fd < 0) {
+	if (!made->peer_keys || made->wake_fd < 0) {
 		ret = error_set(error, made->wake_fd < 0 ? -errno : -ENOMEM,
 				"not enough memory or file descriptors for a session");
 		goto err_free;
@@ -61,58 +74,26 @@ err_free:
 	return ret;
 }
 
-/* Queue pairs before registrations, both before the protection domain. */
+/* Queue pairs before registrations, both before the protection domains. */
 void endpoint_free(struct endpoint *endpoint)
 {
 	if (!endpoint)
 		return;
 	watch_stop(endpoint);
-	if (endpoint->listener)
-		rdma_destroy_id(endpoint->listener);
 	for (unsigned i = 0; i < endpoint->params.n_lanes; i++)
 		lane_close(&endpoint->lanes[i]);
-	if (endpoint->tokens_mr)
-		ibv_dereg_mr(endpoint->tokens_mr);
-	if (endpoint->mrs)
-		slices_deregister(endpoint);
-	if (endpoint->pd)
-		ibv_dealloc_pd(endpoint->pd);
+	for (unsigned i = 0; i < endpoint->params.n_slices; i++)
+		slices_deregister(endpoint, i);
+	for (unsigned i = 0; i < endpoint->params.n_rails; i++)
+		rail_fini(&endpoint->rails[i]);
 	if (endpoint->cm)
 		rdma_destroy_event_channel(endpoint->cm);
 	if (endpoint->wake_fd >= 0)
 		close(endpoint->wake_fd);
 	pthread_mutex_destroy(&endpoint->failure_lock);
 	free(endpoint->tokens);
-	free(endpoint->mrs);
 	free(endpoint->peer_keys);
 	free(endpoint);
-}
-
-int endpoint_use_device(struct endpoint *endpoint, struct ibv_context *device,
-			struct ramlift_error *error)
-{
-	struct ibv_device_attr limits;
-	unsigned depth = LANE_SEND_DEPTH;
-	int ret;
-
-	assert(!endpoint->pd);
-	ret = ibv_query_device(device, &limits);
-	if (ret)
-		return error_set(error, -ret, "cannot ask RDMA device %s for its limits: %s",
-				 ibv_get_device_name(device->device), strerror(ret));
-	if (limits.max_qp_wr > 0 && depth > (unsigned)limits.max_qp_wr)
-		depth = (unsigned)limits.max_qp_wr;
-	if (limits.max_cqe > (int)LANE_RECEIVES && depth > (unsigned)limits.max_cqe - LANE_RECEIVES)
-		depth = (unsigned)limits.max_cqe - LANE_RECEIVES;
-	endpoint->pd = ibv_alloc_pd(device);
-	if (!endpoint->pd) {
-		ret = errno ? -errno : -EIO;
-		return error_set(error, ret, "cannot use RDMA device %s: %s",
-				 ibv_get_device_name(device->device), strerror(-ret));
-	}
-	endpoint->send_depth = depth;
-	endpoint->device = device;
-	return 0;
 }
 
 int endpoint_canceled(struct ramlift_error *error)
@@ -184,7 +165,8 @@ int endpoint_next_event(struct endpoint *endpoint, uint64_t deadline_ns, struct 
 }
 
 static int rdma_listen_at(const struct transport_params *params, const struct sockaddr *local,
-			  struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error)
+			  struct endpoint **endpoint, struct sockaddr_storage *addresses,
+			  struct ramlift_error *error)
 {
 	struct endpoint *made;
 	int ret;
@@ -192,7 +174,7 @@ static int rdma_listen_at(const struct transport_params *params, const struct so
 	ret = endpoint_new(params, &made, error);
 	if (ret)
 		return ret;
-	ret = endpoint_listen(made, local, port, error);
+	ret = endpoint_listen(made, local, addresses, error);
 	if (ret)
 		endpoint_free(made);
 	else
@@ -200,9 +182,9 @@ static int rdma_listen_at(const struct transport_params *params, const struct so
 	return ret;
 }
 
-static int rdma_connect_to(const struct transport_params *params, const struct sockaddr *peer,
-			   uint64_t deadline_ns, struct endpoint **endpoint,
-			   struct ramlift_error *error)
+static int rdma_connect_to(const struct transport_params *params,
+			   const struct sockaddr_storage *peers, uint64_t deadline_ns,
+			   struct endpoint **endpoint, struct ramlift_error *error)
 {
 	struct endpoint *made;
 	int ret;
@@ -210,12 +192,18 @@ static int rdma_connect_to(const struct transport_params *params, const struct s
 	ret = endpoint_new(params, &made, error);
 	if (ret)
 		return ret;
-	ret = endpoint_connect(made, peer, deadline_ns, error);
+	ret = endpoint_connect(made, peers, deadline_ns, error);
 	if (ret)
 		endpoint_free(made);
 	else
 		*endpoint = made;
 	return ret;
+}
+
+static int rail_node(const struct endpoint *endpoint, unsigned rail)
+{
+	assert(rail < endpoint->params.n_rails);
+	return endpoint->rails[rail].numa_node;
 }
 
 static void set_peer_key(struct endpoint *endpoint, unsigned slice, const struct slice_key *key)
@@ -259,10 +247,13 @@ static void abort_waits(struct endpoint *endpoint)
 static const struct ramlift_transport rdma_transport = {
 	.name = "rdma",
 	.probe = probe_address,
+	.probe_rails = device_address_probe,
 	.listen = rdma_listen_at,
 	.accept = endpoint_accept,
 	.connect = rdma_connect_to,
+	.rail_node = rail_node,
 	.register_slice = slices_register,
+	.deregister_slice = slices_deregister,
 	.set_peer_key = set_peer_key,
 	.post = post,
 	.in_flight_bytes = in_flight_bytes,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One side of one session over RDMA, as the files of rdma/ see it: which device, which lanes, which
- * registrations, and how waiting calls end.
+ * One side of one session over RDMA, as the files of rdma/ see it: which rails, which lanes, and
+ * how waiting calls end.
  *
  * Threads: what changes after the lanes are connected is the lanes' own (each its thread's), the
  * atomics, and failure under its lock. Everything else is set before and only read then.
@@ -20,24 +20,18 @@
 #include "core/ramlift.h"
 #include "core/transport.h"
 #include "rdma/lane.h"
+#include "rdma/rail.h"
 
 struct cm_event;
 
 struct endpoint {
 	struct transport_params params;
-	struct rdma_event_channel *cm;
-	struct rdma_cm_id *listener; /* destination */
-
-	struct ibv_context *device; /* librdmacm's: it keeps devices open */
-	struct ibv_pd *pd;
-	unsigned send_depth; /* work requests of a lane's send queue */
-
-	struct ibv_mr **mrs;	     /* by slice; NULL: not registered */
+	struct rdma_event_channel *cm; /* of all rails */
+	struct rail rails[RAMLIFT_MAX_RAILS];
 	struct slice_key *peer_keys; /* source: by slice */
 
 	/* Destination: the receive buffers of all lanes, LANE_RECEIVES each. */
 	uint64_t *tokens;
-	struct ibv_mr *tokens_mr;
 
 	/* How waits end: the eventfd becomes readable, and stays so, once one of both is set. */
 	int wake_fd;
@@ -56,10 +50,6 @@ struct endpoint {
 int endpoint_new(const struct transport_params *params, struct endpoint **endpoint,
 		 struct ramlift_error *error);
 void endpoint_free(struct endpoint *endpoint);
-
-/* Take a device for all lanes: protection domain, limits. Once. */
-int endpoint_use_device(struct endpoint *endpoint, struct ibv_context *device,
-			struct ramlift_error *error);
 
 /* 0, or -ECANCELED after abort(), or the recorded failure and its words. */
 int endpoint_check(struct endpoint *endpoint, struct ramlift_error *error);
@@ -86,21 +76,22 @@ int endpoint_next_event(struct endpoint *endpoint, uint64_t deadline_ns, struct 
 			struct ramlift_error *error);
 
 /* connect.c */
-int endpoint_connect(struct endpoint *endpoint, const struct sockaddr *peer, uint64_t deadline_ns,
-		     struct ramlift_error *error);
+int endpoint_connect(struct endpoint *endpoint, const struct sockaddr_storage *peers,
+		     uint64_t deadline_ns, struct ramlift_error *error);
 /* accept.c */
-int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local, uint16_t *port,
-		    struct ramlift_error *error);
+int endpoint_listen(struct endpoint *endpoint, const struct sockaddr *local,
+		    struct sockaddr_storage *addresses, struct ramlift_error *error);
 int endpoint_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error);
 
 /* slices.c */
 int slices_check_limit(const struct transport_params *params, struct ramlift_error *error);
-int slices_register(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
-		    struct ramlift_error *error);
-void slices_deregister(struct endpoint *endpoint);
+int slices_register(struct endpoint *endpoint, unsigned slice, unsigned rails,
+		    struct slice_key *key, struct ramlift_error *error);
+void slices_deregister(struct endpoint *endpoint, unsigned slice);
 
 /* receive.c */
 int receive_prepare(struct endpoint *endpoint, struct ramlift_error *error);
+int receive_prepare_rail(struct rail *rail, struct ramlift_error *error);
 int receive_post(struct lane *lane, struct ramlift_error *error);
 int receive_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
 		   struct ramlift_error *error);

@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "rdma/endpoint.h"
+#include "rdma/placement.h"
 #include "rdma/verbs_error.h"
 
 /* Events are acknowledged in lots, since each acknowledgement takes a lock. */
@@ -20,14 +21,14 @@
 
 static int open_queue_pair(struct lane *lane, struct ramlift_error *error)
 {
-	struct endpoint *endpoint = lane->endpoint;
+	const struct rail *rail = lane->rail;
 	struct ibv_qp_init_attr init = {
 		.qp_context = lane,
 		.send_cq = lane->cq,
 		.recv_cq = lane->cq,
 		.qp_type = IBV_QPT_RC,
 		.cap = {
-			.max_send_wr = endpoint->send_depth,
+			.max_send_wr = rail->send_depth,
 			.max_recv_wr = LANE_RECEIVES,
 			.max_send_sge = 1,
 			.max_recv_sge = 1,
@@ -36,7 +37,7 @@ static int open_queue_pair(struct lane *lane, struct ramlift_error *error)
 	};
 	int ret;
 
-	if (rdma_create_qp(lane->id, endpoint->pd, &init)) {
+	if (rdma_create_qp(lane->id, rail->pd, &init)) {
 		ret = errno ? -errno : -EIO;
 		return error_set(error, ret,
 				 "lane %u: cannot create a queue pair: %s; fewer lanes may help",
@@ -46,12 +47,12 @@ static int open_queue_pair(struct lane *lane, struct ramlift_error *error)
 	return 0;
 }
 
-int lane_open(struct lane *lane, struct ramlift_error *error)
+static int open_queues(struct lane *lane, struct ramlift_error *error)
 {
-	struct endpoint *endpoint = lane->endpoint;
+	const struct rail *rail = lane->rail;
 	int flags, ret;
 
-	lane->channel = ibv_create_comp_channel(endpoint->device);
+	lane->channel = ibv_create_comp_channel(rail->device);
 	if (!lane->channel) {
 		ret = errno ? -errno : -EIO;
 		return error_set(error, ret, "lane %u: cannot create a completion channel: %s",
@@ -64,14 +65,27 @@ int lane_open(struct lane *lane, struct ramlift_error *error)
 				 lane->index, strerror(-ret));
 	}
 	/* Room for every work request: in the error state each completes, signalled or not. */
-	lane->cq = ibv_create_cq(endpoint->device, (int)(endpoint->send_depth + LANE_RECEIVES),
-				 lane, lane->channel, 0);
+	lane->cq = ibv_create_cq(rail->device, (int)(rail->send_depth + LANE_RECEIVES), lane,
+				 lane->channel, 0);
 	if (!lane->cq) {
 		ret = errno ? -errno : -EIO;
 		return error_set(error, ret, "lane %u: cannot create a completion queue: %s",
 				 lane->index, strerror(-ret));
 	}
 	return open_queue_pair(lane, error);
+}
+
+/* The provider's and the kernel's queues lie in this thread's memory: have it where the device is.
+ */
+int lane_open(struct lane *lane, struct ramlift_error *error)
+{
+	struct placement before;
+	int ret;
+
+	placement_begin(lane->rail->numa_node, &before);
+	ret = open_queues(lane, error);
+	placement_end(&before);
+	return ret;
 }
 
 void lane_close(struct lane *lane)
@@ -91,7 +105,9 @@ void lane_close(struct lane *lane)
 		ibv_destroy_comp_channel(lane->channel);
 	if (lane->id)
 		rdma_destroy_id(lane->id);
-	*lane = (struct lane){ .endpoint = lane->endpoint, .index = lane->index };
+	*lane = (struct lane){ .endpoint = lane->endpoint,
+			       .rail = lane->rail,
+			       .index = lane->index };
 }
 
 static void complete_receive(struct lane *lane, const struct ibv_wc *wc)

@@ -20,6 +20,7 @@
 #include "core/ramlift.h"
 
 struct endpoint;
+struct rail;
 struct transport_write;
 
 /* Work requests that a lane may have in flight; a device may allow less. */
@@ -53,6 +54,7 @@ enum lane_state {
 
 struct lane {
 	struct endpoint *endpoint;
+	struct rail *rail;
 	unsigned index;
 	enum lane_state state;
 	struct rdma_cm_id *id;

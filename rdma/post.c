@@ -107,6 +107,7 @@ static void fill_write(const struct lane *lane, const struct transport_write *wr
 		       struct ibv_sge *piece, struct ibv_send_wr *request)
 {
 	const struct endpoint *endpoint = lane->endpoint;
+	const struct rail *rail = lane->rail;
 	const struct slice *slice;
 	const struct slice_key *key;
 	const struct ibv_mr *mr;
@@ -114,7 +115,7 @@ static void fill_write(const struct lane *lane, const struct transport_write *wr
 	assert(write->slice < endpoint->params.n_slices);
 	slice = &endpoint->params.slices[write->slice];
 	key = &endpoint->peer_keys[write->slice];
-	mr = endpoint->mrs[write->slice];
+	mr = rail->mrs[write->slice];
 	assert(mr && write->length_bytes && write->length_bytes <= TRANSPORT_MAX_WRITE_BYTES);
 	assert(write->offset_bytes < slice->size_bytes &&
 	       write->length_bytes <= slice->size_bytes - write->offset_bytes);
@@ -128,7 +129,7 @@ static void fill_write(const struct lane *lane, const struct transport_write *wr
 	request->num_sge = 1;
 	request->opcode = IBV_WR_RDMA_WRITE;
 	request->wr.rdma.remote_addr = key->address + write->offset_bytes;
-	request->wr.rdma.rkey = (uint32_t)key->key;
+	request->wr.rdma.rkey = key->rkeys[rail->index];
 }
 
 static int post_part(struct lane *lane, const struct transport_write *writes, unsigned n,
@@ -165,7 +166,7 @@ static uint64_t sum_bytes(const struct transport_write *writes, unsigned n)
 int lane_post(struct lane *lane, const struct transport_write *writes, unsigned n_writes,
 	      struct ramlift_error *error)
 {
-	unsigned depth = lane->endpoint->send_depth;
+	unsigned depth = lane->rail->send_depth;
 	int ret = endpoint_check(lane->endpoint, error);
 
 	assert(n_writes <= TRANSPORT_MAX_BATCH);
@@ -206,7 +207,7 @@ int lane_send_token(struct lane *lane, uint64_t token, struct ramlift_error *err
 
 	ret = endpoint_check(lane->endpoint, error);
 	if (!ret)
-		ret = wait_for_room(lane, lane->endpoint->send_depth - 1, UINT64_MAX, error);
+		ret = wait_for_room(lane, lane->rail->send_depth - 1, UINT64_MAX, error);
 	if (ret)
 		return ret;
 	request.wr_id = lane->posted + 1;

@@ -20,15 +20,22 @@
 
 int receive_prepare(struct endpoint *endpoint, struct ramlift_error *error)
 {
-	size_t size = endpoint->params.n_lanes * LANE_RECEIVES * sizeof(uint64_t);
-	int ret;
-
-	endpoint->tokens = calloc(1, size);
+	endpoint->tokens = calloc(endpoint->params.n_lanes * LANE_RECEIVES, sizeof(uint64_t));
 	if (!endpoint->tokens)
 		return error_set(error, -ENOMEM, "not enough memory for a session");
-	endpoint->tokens_mr =
-		ibv_reg_mr(endpoint->pd, endpoint->tokens, size, IBV_ACCESS_LOCAL_WRITE);
-	if (!endpoint->tokens_mr) {
+	return 0;
+}
+
+/* Each rail's device knows its own lanes' buffers only. */
+int receive_prepare_rail(struct rail *rail, struct ramlift_error *error)
+{
+	struct endpoint *endpoint = rail->endpoint;
+	uint64_t *tokens = &endpoint->tokens[rail_first_lane(rail) * LANE_RECEIVES];
+	size_t size = rail_n_lanes(&endpoint->params) * LANE_RECEIVES * sizeof(*tokens);
+	int ret;
+
+	rail->tokens_mr = ibv_reg_mr(rail->pd, tokens, size, IBV_ACCESS_LOCAL_WRITE);
+	if (!rail->tokens_mr) {
 		ret = errno ? -errno : -EIO;
 		return error_set(error, ret, "cannot register memory with the RDMA device: %s",
 				 strerror(-ret));
@@ -46,7 +53,7 @@ int receive_post(struct lane *lane, struct ramlift_error *error)
 		struct ibv_sge piece = {
 			.addr = (uintptr_t)&endpoint->tokens[lane->index * LANE_RECEIVES + i],
 			.length = LANE_TOKEN_BYTES,
-			.lkey = endpoint->tokens_mr->lkey,
+			.lkey = lane->rail->tokens_mr->lkey,
 		};
 		struct ibv_recv_wr request = { .wr_id = i, .sg_list = &piece, .num_sge = 1 };
 

@@ -3,7 +3,7 @@
  * A thread that hears what no completion tells: the peer closed a connection, the device or its
  * port died. It records that as the endpoint's failure and sleeps the rest of the time.
  *
- * The device's context is librdmacm's and shared by the process: an event may belong to somebody
+ * A device's context is librdmacm's and shared by the process: an event may belong to somebody
  * else's queue pair, so pointers in it are only compared with ours. Another endpoint's event that
  * ends up here is lost; that endpoint finds out by its completions or their timeout.
  */
@@ -17,6 +17,9 @@
 #include "rdma/cm.h"
 #include "rdma/endpoint.h"
 #include "rdma/verbs_error.h"
+
+/* Where the devices' descriptors begin among those that are polled. */
+#define WATCH_DEVICES 2u
 
 static struct lane *lane_of_id(struct endpoint *endpoint, const struct rdma_cm_id *id)
 {
@@ -73,17 +76,31 @@ static void queue_failed(struct endpoint *endpoint, const struct lane *lane,
 	endpoint_fail(endpoint, &failure);
 }
 
-static void device_failed(struct endpoint *endpoint, const struct ibv_async_event *event)
+static void device_failed(struct endpoint *endpoint, const struct ibv_context *device,
+			  const struct ibv_async_event *event)
 {
 	struct ramlift_error failure;
 
 	error_set(&failure, -EIO, "RDMA device %s: %s; check its link and the kernel's log",
-		  ibv_get_device_name(endpoint->device->device),
-		  ibv_event_type_str(event->event_type));
+		  ibv_get_device_name(device->device), ibv_event_type_str(event->event_type));
 	endpoint_fail(endpoint, &failure);
 }
 
-static void device_event(struct endpoint *endpoint, const struct ibv_async_event *event)
+/* Does a rail use this port? All its lanes do then. */
+static bool is_our_port(const struct endpoint *endpoint, const struct ibv_context *device, int port)
+{
+	for (unsigned i = 0; i < endpoint->params.n_rails; i++) {
+		const struct rail *rail = &endpoint->rails[i];
+
+		if (rail->device == device &&
+		    endpoint->lanes[rail_first_lane(rail)].id->port_num == port)
+			return true;
+	}
+	return false;
+}
+
+static void device_event(struct endpoint *endpoint, const struct ibv_context *device,
+			 const struct ibv_async_event *event)
 {
 	switch (event->event_type) {
 	case IBV_EVENT_QP_FATAL:
@@ -95,11 +112,11 @@ static void device_event(struct endpoint *endpoint, const struct ibv_async_event
 		queue_failed(endpoint, lane_of_queue(endpoint, NULL, event->element.cq), event);
 		return;
 	case IBV_EVENT_PORT_ERR:
-		if (event->element.port_num == endpoint->lanes[0].id->port_num)
-			device_failed(endpoint, event);
+		if (is_our_port(endpoint, device, event->element.port_num))
+			device_failed(endpoint, device, event);
 		return;
 	case IBV_EVENT_DEVICE_FATAL:
-		device_failed(endpoint, event);
+		device_failed(endpoint, device, event);
 		return;
 	default:
 		return;
@@ -129,13 +146,14 @@ static void read_connection_events(struct endpoint *endpoint, struct pollfd *fd)
 		source_lost(endpoint, fd, "connection events");
 }
 
-static void read_device_events(struct endpoint *endpoint, struct pollfd *fd)
+static void read_device_events(struct endpoint *endpoint, struct ibv_context *device,
+			       struct pollfd *fd)
 {
 	struct ibv_async_event event;
 
 	errno = 0;
-	while (!ibv_get_async_event(endpoint->device, &event)) {
-		device_event(endpoint, &event);
+	while (!ibv_get_async_event(device, &event)) {
+		device_event(endpoint, device, &event);
 		ibv_ack_async_event(&event);
 		errno = 0;
 	}
@@ -146,14 +164,19 @@ static void read_device_events(struct endpoint *endpoint, struct pollfd *fd)
 static void *watch_run(void *argument)
 {
 	struct endpoint *endpoint = argument;
-	struct pollfd fds[] = {
+	unsigned n_rails = endpoint->params.n_rails;
+	struct pollfd fds[WATCH_DEVICES + RAMLIFT_MAX_RAILS] = {
 		{ .fd = endpoint->watch_stop_fd, .events = POLLIN },
 		{ .fd = endpoint->cm->fd, .events = POLLIN },
-		{ .fd = endpoint->device->async_fd, .events = POLLIN },
 	};
 
+	for (unsigned i = 0; i < n_rails; i++)
+		fds[WATCH_DEVICES + i] = (struct pollfd){
+			.fd = endpoint->rails[i].device->async_fd,
+			.events = POLLIN,
+		};
 	for (;;) {
-		if (poll(fds, sizeof(fds) / sizeof(fds[0]), -1) < 0) {
+		if (poll(fds, WATCH_DEVICES + n_rails, -1) < 0) {
 			if (errno == EINTR)
 				continue;
 			return NULL;
@@ -162,24 +185,31 @@ static void *watch_run(void *argument)
 			return NULL;
 		if (fds[1].revents)
 			read_connection_events(endpoint, &fds[1]);
-		if (fds[2].revents)
-			read_device_events(endpoint, &fds[2]);
+		for (unsigned i = 0; i < n_rails; i++)
+			if (fds[WATCH_DEVICES + i].revents)
+				read_device_events(endpoint, endpoint->rails[i].device,
+						   &fds[WATCH_DEVICES + i]);
 	}
 }
 
 int watch_start(struct endpoint *endpoint, struct ramlift_error *error)
 {
-	int flags = fcntl(endpoint->device->async_fd, F_GETFL);
 	int ret;
 
-	if (flags < 0 || fcntl(endpoint->device->async_fd, F_SETFL, flags | O_NONBLOCK)) {
-		ret = -errno;
-		return error_set(error, ret, "cannot watch the RDMA device: %s", strerror(-ret));
+	for (unsigned i = 0; i < endpoint->params.n_rails; i++) {
+		const struct ibv_context *device = endpoint->rails[i].device;
+		int flags = fcntl(device->async_fd, F_GETFL);
+
+		if (flags < 0 || fcntl(device->async_fd, F_SETFL, flags | O_NONBLOCK)) {
+			ret = -errno;
+			return error_set(error, ret, "cannot watch RDMA device %s: %s",
+					 ibv_get_device_name(device->device), strerror(-ret));
+		}
 	}
 	endpoint->watch_stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (endpoint->watch_stop_fd < 0) {
 		ret = -errno;
-		return error_set(error, ret, "cannot watch the RDMA device: %s", strerror(-ret));
+		return error_set(error, ret, "cannot watch the RDMA devices: %s", strerror(-ret));
 	}
 	ret = pthread_create(&endpoint->watch, NULL, watch_run, endpoint);
 	if (ret)

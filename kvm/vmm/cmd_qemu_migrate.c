@@ -134,7 +134,7 @@ static void set_numbers(const struct argp_state *state, struct arguments *argume
 			(unsigned)number(state, "--multifd", text, 0, RAMLIFT_MAX_LANES);
 		break;
 	case 'l':
-		session->lanes = (unsigned)number(state, "--lanes", text, 1, RAMLIFT_MAX_LANES);
+		session->lanes_per_rail = (unsigned)number(state, "--lanes", text, 1, RAMLIFT_MAX_LANES);
 		break;
 	case KEY_DOWNTIME:
 		session->max_downtime_ns =
@@ -152,7 +152,7 @@ static void check(const struct argp_state *state, struct arguments *arguments)
 	if (!arguments->config.session.to)
 		command_usage(state, "say where to: --to host:7440");
 	if (!arguments->multifd_given)
-		arguments->config.n_multifd = arguments->config.session.lanes;
+		arguments->config.n_multifd = arguments->config.session.lanes_per_rail;
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)

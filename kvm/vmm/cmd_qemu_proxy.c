@@ -202,7 +202,7 @@ static int open_source(const struct arguments *arguments, uint16_t *port,
 	config.to = arguments->to;
 	config.transports = arguments->transports;
 	config.n_transports = arguments->n_transports;
-	config.lanes = arguments->lanes;
+	config.lanes_per_rail = arguments->lanes;
 	config.verify = arguments->verify;
 	config.state_dir = journals;
 	ret = option_number("--listen", strrchr(arguments->listen, ':') + 1, 0, 65535, &wanted,

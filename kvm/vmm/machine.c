@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "kvm/vmm/machine_boot.h"
+#include "kvm/vmm/machine_numa.h"
 #include "kvm/vmm/machine_private.h"
 
 #define MIB	      (1ull << 20)
@@ -45,6 +46,25 @@ uint64_t machine_stamped_bytes(const struct machine_config *config)
 	return share * fill / 100 * config->n_vcpus * GUEST_PAGE_BYTES;
 }
 
+static int check_nodes(const struct machine_config *config, struct ramlift_error *error)
+{
+	unsigned n = config->n_numa_nodes;
+
+	if (n > MACHINE_MAX_NODES || n > config->memory_bytes / config->page_size_bytes)
+		return error_set(error, -EINVAL,
+				 "the guest's memory cannot be split over %u NUMA nodes: take at "
+				 "most %u, and no more than it has host pages",
+				 n, MACHINE_MAX_NODES);
+	for (unsigned i = 0; i < n; i++) {
+		if (config->numa_nodes[i] < -1 || config->numa_nodes[i] >= MACHINE_NUMA_NODE_LIMIT)
+			return error_set(error, -EINVAL,
+					 "the guest's memory is to be on NUMA node %d: they are "
+					 "numbered from 0 to %d",
+					 config->numa_nodes[i], MACHINE_NUMA_NODE_LIMIT - 1);
+	}
+	return 0;
+}
+
 int machine_config_check(const struct machine_config *config, struct ramlift_error *error)
 {
 	uint64_t page = config->page_size_bytes;
@@ -75,7 +95,7 @@ int machine_config_check(const struct machine_config *config, struct ramlift_err
 		return error_set(
 			error, -EINVAL,
 			"the guest's workload has a pattern or a fill that does not exist");
-	return 0;
+	return check_nodes(config, error);
 }
 
 static int open_vm(struct machine *machine, struct ramlift_error *error)
@@ -268,8 +288,7 @@ static int build(struct machine *machine, const struct machine_cpuid *cpuid,
 	ret = enable_ring(machine, cpuid, error); /* before the first vCPU */
 	if (ret)
 		return ret;
-	ret = machine_memory_init(&machine->memory, config->memory_bytes, config->page_size_bytes,
-				  error);
+	ret = machine_memory_init(&machine->memory, config, error);
 	if (ret)
 		return ret;
 	ret = machine_memory_add_to_vm(&machine->memory, machine->vm_fd, error);
@@ -299,6 +318,8 @@ int machine_make(const struct machine_config *config, const struct machine_cpuid
 	struct machine *machine;
 	int ret = machine_config_check(config, error);
 
+	if (!ret)
+		ret = machine_numa_check(config, error);
 	if (ret)
 		return ret;
 	machine = calloc(1, sizeof(*machine));

@@ -17,16 +17,19 @@ add_custom_command(OUTPUT ${guest_out}/guest.bin
 	COMMENT "Building the test guest" VERBATIM)
 
 add_library(ramlift_machine STATIC
+	${CMAKE_CURRENT_LIST_DIR}/gate.c
 	${CMAKE_CURRENT_LIST_DIR}/machine.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_boot.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_cpuid.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_description.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_memory.c
+	${CMAKE_CURRENT_LIST_DIR}/machine_numa.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_ops.c
 	${CMAKE_CURRENT_LIST_DIR}/machine_report.c
+	${CMAKE_CURRENT_LIST_DIR}/machine_room.c
 	${CMAKE_CURRENT_LIST_DIR}/vcpu.c
 	${CMAKE_CURRENT_LIST_DIR}/vcpu_pace.c
 	${guest_dir}/image.S)
 set_source_files_properties(${guest_dir}/image.S PROPERTIES
 	COMPILE_DEFINITIONS "GUEST_IMAGE=\"${guest_out}/guest.bin\"" OBJECT_DEPENDS ${guest_out}/guest.bin)
-target_link_libraries(ramlift_machine PUBLIC ramlift_flags ramlift_static Threads::Threads)
+target_link_libraries(ramlift_machine PUBLIC ramlift_flags ramlift_static PkgConfig::NUMA Threads::Threads)

@@ -12,7 +12,9 @@
 
 #include "core/ramlift.h"
 
-#define MACHINE_MAX_VCPUS 16u
+#define MACHINE_MAX_VCPUS	16u
+#define MACHINE_MAX_NODES	16u  /* that RAM is split over */
+#define MACHINE_NUMA_NODE_LIMIT 1024 /* numbers of nodes are below, as in Linux */
 
 enum machine_dirty_mode { MACHINE_DIRTY_RING, MACHINE_DIRTY_LOG };
 
@@ -35,7 +37,20 @@ struct machine_config {
 	enum machine_dirty_mode dirty_mode;
 	unsigned dirty_ring_entries; /* per vCPU, a power of two, at most 65,536 */
 	struct workload workload;
+	/* RAM is split over so many NUMA nodes in equal parts, with an order and repeats as given;
+	 * -1: wherever it comes from. None: not split. */
+	unsigned n_numa_nodes;
+	int numa_nodes[MACHINE_MAX_NODES];
 };
+
+/* Which node of this host takes the place of which one at the source. */
+struct machine_numa_map {
+	unsigned n;
+	int from[MACHINE_MAX_NODES], to[MACHINE_MAX_NODES];
+};
+
+/* -EINVAL and a sentence: it leads to a node that this host does not have. */
+int machine_numa_map_check(const struct machine_numa_map *map, struct ramlift_error *error);
 
 struct machine;
 
@@ -83,8 +98,9 @@ void machine_free(struct machine *machine);
 
 /* The place of a guest in a VMM process: what machine_guest_ops takes as `guest`. */
 struct machine_place {
-	struct machine *machine;     /* NULL at a destination until create() */
-	char name[RAMLIFT_MAX_NAME]; /* its owner's: machine_guest_ops only reads it */
+	struct machine *machine;	  /* NULL at a destination until create() */
+	char name[RAMLIFT_MAX_NAME];	  /* its owner's: machine_guest_ops only reads it */
+	struct machine_numa_map numa_map; /* for create() */
 };
 
 extern const struct ramlift_guest_ops machine_guest_ops;

@@ -10,7 +10,7 @@
 #include "core/error.h"
 
 #define DESCRIPTION_MAGIC   0x454e4948434d4c52ull /* "RLMCHINE" */
-#define DESCRIPTION_VERSION 1u
+#define DESCRIPTION_VERSION 2u
 
 struct head {
 	uint64_t magic;
@@ -25,20 +25,28 @@ struct head {
 	uint32_t dirty_mode;
 	uint32_t dirty_ring_entries;
 	uint32_t tsc_khz;
-	uint32_t n_cpuid;
+	uint16_t n_cpuid;
+	uint16_t n_numa_nodes;
 };
 
 struct cpuid_record {
 	uint32_t function, index, flags, eax, ebx, ecx, edx;
 };
 
+/* The head, the nodes, the CPUID entries. */
+static size_t size_of(unsigned n_numa_nodes, unsigned n_cpuid)
+{
+	return sizeof(struct head) + n_numa_nodes * sizeof(uint32_t) +
+	       n_cpuid * sizeof(struct cpuid_record);
+}
+
 int machine_description_encode(const struct machine_description *description, void **bytes,
 			       size_t *n_bytes)
 {
 	const struct machine_config *config = &description->config;
 	const struct machine_cpuid *cpuid = &description->cpuid;
-	size_t n = sizeof(struct head) + cpuid->n * sizeof(struct cpuid_record);
-	uint8_t *made = malloc(n);
+	size_t n = size_of(config->n_numa_nodes, cpuid->n);
+	uint8_t *made = malloc(n), *at = made;
 	struct head head = {
 		.magic = htole64(DESCRIPTION_MAGIC),
 		.version = htole32(DESCRIPTION_VERSION),
@@ -52,13 +60,20 @@ int machine_description_encode(const struct machine_description *description, vo
 		.dirty_mode = htole32(config->dirty_mode),
 		.dirty_ring_entries = htole32(config->dirty_ring_entries),
 		.tsc_khz = htole32(description->tsc_khz),
-		.n_cpuid = htole32(cpuid->n),
+		.n_cpuid = htole16((uint16_t)cpuid->n),
+		.n_numa_nodes = htole16((uint16_t)config->n_numa_nodes),
 	};
 
 	if (!made)
 		return -ENOMEM;
-	memcpy(made, &head, sizeof(head));
-	for (unsigned i = 0; i < cpuid->n; i++) {
+	memcpy(at, &head, sizeof(head));
+	at += sizeof(head);
+	for (unsigned i = 0; i < config->n_numa_nodes; i++, at += sizeof(uint32_t)) {
+		uint32_t node = htole32((uint32_t)config->numa_nodes[i]);
+
+		memcpy(at, &node, sizeof(node));
+	}
+	for (unsigned i = 0; i < cpuid->n; i++, at += sizeof(struct cpuid_record)) {
 		const struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
 		struct cpuid_record record = {
 			.function = htole32(entry->function),
@@ -70,11 +85,22 @@ int machine_description_encode(const struct machine_description *description, vo
 			.edx = htole32(entry->edx),
 		};
 
-		memcpy(made + sizeof(head) + i * sizeof(record), &record, sizeof(record));
+		memcpy(at, &record, sizeof(record));
 	}
 	*bytes = made;
 	*n_bytes = n;
 	return 0;
+}
+
+static void decode_nodes(const uint8_t *nodes, unsigned n, struct machine_config *config)
+{
+	config->n_numa_nodes = n;
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t node;
+
+		memcpy(&node, nodes + i * sizeof(node), sizeof(node));
+		config->numa_nodes[i] = (int32_t)le32toh(node);
+	}
 }
 
 static void decode_cpuid(const uint8_t *records, uint32_t n, struct machine_cpuid *cpuid)
@@ -100,7 +126,8 @@ int machine_description_decode(const void *bytes, size_t n_bytes,
 			       struct machine_description *description, struct ramlift_error *error)
 {
 	struct head head;
-	uint32_t n_cpuid;
+	const uint8_t *nodes = (const uint8_t *)bytes + sizeof(head);
+	uint32_t n_cpuid, n_nodes;
 
 	if (n_bytes < sizeof(head))
 		return error_set(error, -EINVAL, "the machine's description has only %zu bytes",
@@ -115,13 +142,14 @@ int machine_description_decode(const void *bytes, size_t n_bytes,
 			"the machine's description has version %u, this side reads version %u: use "
 			"the same release on both sides",
 			le32toh(head.version), DESCRIPTION_VERSION);
-	n_cpuid = le32toh(head.n_cpuid);
-	if (n_cpuid > MACHINE_MAX_CPUID ||
-	    n_bytes != sizeof(head) + n_cpuid * sizeof(struct cpuid_record))
+	n_cpuid = le16toh(head.n_cpuid);
+	n_nodes = le16toh(head.n_numa_nodes);
+	if (n_cpuid > MACHINE_MAX_CPUID || n_nodes > MACHINE_MAX_NODES ||
+	    n_bytes != size_of(n_nodes, n_cpuid))
 		return error_set(error, -EINVAL,
 				 "the machine's description has %zu bytes, which is wrong for %u "
-				 "CPUID entries",
-				 n_bytes, n_cpuid);
+				 "NUMA nodes and %u CPUID entries",
+				 n_bytes, n_nodes, n_cpuid);
 	/* Before they become enums. */
 	if (le32toh(head.pattern) > WORKLOAD_SKEWED || le32toh(head.dirty_mode) > MACHINE_DIRTY_LOG)
 		return error_set(
@@ -145,6 +173,7 @@ int machine_description_decode(const void *bytes, size_t n_bytes,
 		},
 		.tsc_khz = le32toh(head.tsc_khz),
 	};
-	decode_cpuid((const uint8_t *)bytes + sizeof(head), n_cpuid, &description->cpuid);
+	decode_nodes(nodes, n_nodes, &description->config);
+	decode_cpuid(nodes + n_nodes * sizeof(uint32_t), n_cpuid, &description->cpuid);
 	return 0;
 }

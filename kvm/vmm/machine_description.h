@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The machine's description: what the destination must know to make the same machine. Pure, so that
- * any bytes can be tried on it. Little-endian: a head of fixed layout, then the CPUID entries.
+ * any bytes can be tried on it. Little-endian: a head of fixed layout, then the NUMA nodes that RAM
+ * is split over, then the CPUID entries.
  */
 #ifndef KVM_VMM_MACHINE_DESCRIPTION_H
 #define KVM_VMM_MACHINE_DESCRIPTION_H

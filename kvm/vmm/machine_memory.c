@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Guest RAM. Asks for head-room before it allocates: a guest that meets the OOM killer is lost. */
+/* Guest RAM planned, mapped and given to KVM; see the header. */
 #include "kvm/vmm/machine_memory.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
-#include <stdio.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -13,92 +13,44 @@
 
 #include "core/error.h"
 #include "kvm/vmm/guest/layout.h"
+#include "kvm/vmm/machine_numa.h"
+#include "kvm/vmm/machine_room.h"
 
 #define GIB ((double)(1ull << 30))
 
-unsigned machine_memory_plan(uint64_t memory_bytes, uint64_t page_size_bytes,
-			     struct ramlift_region *regions)
+/* A part of RAM, as one region or, across the hole, two; offsets are those in the memfd, which has
+ * no hole. */
+static unsigned plan_part(struct ramlift_region *regions, uint64_t begin, uint64_t end,
+			  uint64_t page_size_bytes, int numa_node)
 {
-	uint64_t low_bytes = memory_bytes < GUEST_HOLE_GPA ? memory_bytes : GUEST_HOLE_GPA;
+	bool split = begin < GUEST_HOLE_GPA && end > GUEST_HOLE_GPA;
 
 	regions[0] = (struct ramlift_region){
-		.gpa = 0,
-		.size_bytes = low_bytes,
+		.gpa = begin < GUEST_HOLE_GPA ? begin : begin + GUEST_HOLE_BYTES,
+		.size_bytes = (split ? GUEST_HOLE_GPA : end) - begin,
 		.memfd = -1,
+		.memfd_offset = begin,
 		.page_size_bytes = page_size_bytes,
+		.numa_node = numa_node,
 	};
-	if (low_bytes == memory_bytes)
-		return 1;
-	regions[1] = (struct ramlift_region){
-		.gpa = GUEST_HOLE_GPA + GUEST_HOLE_BYTES,
-		.size_bytes = memory_bytes - low_bytes,
-		.memfd = -1,
-		.memfd_offset = low_bytes,
-		.page_size_bytes = page_size_bytes,
-	};
-	return 2;
+	return split ? 1 + plan_part(regions + 1, GUEST_HOLE_GPA, end, page_size_bytes, numa_node)
+		     : 1;
 }
 
-/* The number after `key` in a file, or in all of it with key ""; UINT64_MAX when not to be had. */
-static uint64_t read_number(const char *path, const char *key)
+unsigned machine_memory_plan(const struct machine_config *config, struct ramlift_region *regions)
 {
-	FILE *file = fopen(path, "re");
-	uint64_t value = UINT64_MAX;
-	char line[256];
+	uint64_t page = config->page_size_bytes, n_pages = config->memory_bytes / page;
+	unsigned n_parts = config->n_numa_nodes ? config->n_numa_nodes : 1, n = 0;
+	uint64_t begin = 0;
 
-	if (!file)
-		return value;
-	while (value == UINT64_MAX && fgets(line, sizeof(line), file)) {
-		unsigned long long number;
+	for (unsigned i = 0; i < n_parts; i++) {
+		uint64_t end = begin + (n_pages / n_parts + (i < n_pages % n_parts)) * page;
 
-		if (strncmp(line, key, strlen(key)) == 0 &&
-		    sscanf(line + strlen(key), "%llu", &number) == 1)
-			value = number;
+		n += plan_part(regions + n, begin, end, page,
+			       config->n_numa_nodes ? config->numa_nodes[i] : -1);
+		begin = end;
 	}
-	fclose(file);
-	return value;
-}
-
-static int check_huge_pages(uint64_t memory_bytes, uint64_t page_size_bytes,
-			    struct ramlift_error *error)
-{
-	uint64_t needed = memory_bytes / page_size_bytes, free_pages, reserved;
-	char dir[80], path[128];
-
-	snprintf(dir, sizeof(dir), "/sys/kernel/mm/hugepages/hugepages-%llukB",
-		 (unsigned long long)page_size_bytes >> 10);
-	snprintf(path, sizeof(path), "%s/free_hugepages", dir);
-	free_pages = read_number(path, "");
-	snprintf(path, sizeof(path), "%s/resv_hugepages", dir);
-	reserved = read_number(path, "");
-	if (free_pages == UINT64_MAX || reserved == UINT64_MAX)
-		return error_set(error, -ENOMEM, "this host has no huge pages of %llu MiB",
-				 (unsigned long long)page_size_bytes >> 20);
-	free_pages = free_pages > reserved ? free_pages - reserved : 0;
-	if (free_pages < needed)
-		return error_set(error, -ENOMEM,
-				 "this host has %llu free huge pages of %llu MiB, the guest needs "
-				 "%llu: raise "
-				 "%s/nr_hugepages",
-				 (unsigned long long)free_pages,
-				 (unsigned long long)page_size_bytes >> 20,
-				 (unsigned long long)needed, dir);
-	return 0;
-}
-
-static int check_room(uint64_t memory_bytes, uint64_t page_size_bytes, struct ramlift_error *error)
-{
-	uint64_t available_kib;
-
-	if (page_size_bytes != RAMLIFT_PAGE_BYTES)
-		return check_huge_pages(memory_bytes, page_size_bytes, error);
-	available_kib = read_number("/proc/meminfo", "MemAvailable:");
-	if (available_kib < memory_bytes >> 10)
-		return error_set(
-			error, -ENOMEM,
-			"this host has %.1f GiB of memory available, the guest needs %.1f GiB",
-			(double)(available_kib << 10) / GIB, (double)memory_bytes / GIB);
-	return 0;
+	return n;
 }
 
 static unsigned memfd_flags(uint64_t page_size_bytes)
@@ -122,26 +74,26 @@ static int map_region(struct machine_memory *memory, struct ramlift_region *regi
 	region->hva = hva;
 	region->memfd = memory->memfd;
 	(void)madvise(hva, region->size_bytes, MADV_DONTDUMP); /* core dumps stay small */
-	return 0;
+	return machine_numa_bind(region, error);
 }
 
-int machine_memory_init(struct machine_memory *memory, uint64_t memory_bytes,
-			uint64_t page_size_bytes, struct ramlift_error *error)
+int machine_memory_init(struct machine_memory *memory, const struct machine_config *config,
+			struct ramlift_error *error)
 {
 	int ret;
 
 	*memory = (struct machine_memory){ .memfd = -1 };
-	ret = check_room(memory_bytes, page_size_bytes, error);
+	memory->n_regions = machine_memory_plan(config, memory->regions);
+	ret = machine_room_check(memory->regions, memory->n_regions, error);
 	if (ret)
 		return ret;
-	memory->memfd = memfd_create("ramlift-guest", memfd_flags(page_size_bytes));
-	if (memory->memfd < 0 || ftruncate(memory->memfd, (off_t)memory_bytes)) {
+	memory->memfd = memfd_create("ramlift-guest", memfd_flags(config->page_size_bytes));
+	if (memory->memfd < 0 || ftruncate(memory->memfd, (off_t)config->memory_bytes)) {
 		ret = -errno;
 		error_set(error, ret, "cannot make a file of %.1f GiB for guest memory: %s",
-			  (double)memory_bytes / GIB, strerror(-ret));
+			  (double)config->memory_bytes / GIB, strerror(-ret));
 		goto undo;
 	}
-	memory->n_regions = machine_memory_plan(memory_bytes, page_size_bytes, memory->regions);
 	for (unsigned i = 0; i < memory->n_regions; i++) {
 		memory->slots[i] = i;
 		ret = map_region(memory, &memory->regions[i], error);
@@ -193,7 +145,7 @@ void *machine_memory_at(const struct machine_memory *memory, uint64_t gpa)
 {
 	const struct ramlift_region *region = &memory->regions[0];
 
-	if (gpa >= region->size_bytes)
-		region = &memory->regions[1];
+	while (gpa >= region->gpa + region->size_bytes)
+		region++;
 	return (char *)region->hva + (gpa - region->gpa);
 }

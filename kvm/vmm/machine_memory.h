@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest RAM: one memfd, mapped as one region below 3 GiB and a second one from 4 GiB on. Region i
- * is memory slot i.
+ * Guest RAM: one memfd, mapped as one region for each NUMA node that it is split over, without a
+ * split as one; the hole from 3 to 4 GiB cuts a region in two. Region i is memory slot i.
  */
 #ifndef KVM_VMM_MACHINE_MEMORY_H
 #define KVM_VMM_MACHINE_MEMORY_H
 
-#include "core/ramlift.h"
+#include "kvm/vmm/machine.h"
 
-#define MACHINE_MAX_REGIONS 2u
+#define MACHINE_MAX_REGIONS (MACHINE_MAX_NODES + 1)
 
 struct machine_memory {
 	int memfd;
@@ -17,14 +17,13 @@ struct machine_memory {
 	uint32_t slots[MACHINE_MAX_REGIONS];
 };
 
-/* The regions of a guest of that size: gpa, size_bytes, page_size_bytes, memfd_offset. No
- * allocation. */
-unsigned machine_memory_plan(uint64_t memory_bytes, uint64_t page_size_bytes,
-			     struct ramlift_region *regions);
+/* The regions of a machine, of a configuration that passed its check: gpa, size_bytes,
+ * page_size_bytes, memfd_offset, numa_node. No allocation. */
+unsigned machine_memory_plan(const struct machine_config *config, struct ramlift_region *regions);
 
-/* -ENOMEM and a sentence with what the host has and what the guest needs. */
-int machine_memory_init(struct machine_memory *memory, uint64_t memory_bytes,
-			uint64_t page_size_bytes, struct ramlift_error *error);
+/* -ENOMEM and a sentence with what the host has and what the guest needs. Nothing is populated. */
+int machine_memory_init(struct machine_memory *memory, const struct machine_config *config,
+			struct ramlift_error *error);
 int machine_memory_add_to_vm(const struct machine_memory *memory, int vm_fd,
 			     struct ramlift_error *error);
 void machine_memory_fini(struct machine_memory *memory);

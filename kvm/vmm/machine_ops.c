@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "kvm/vmm/machine_description.h"
+#include "kvm/vmm/machine_numa.h"
 #include "kvm/vmm/machine_private.h"
 
 int machine_describe(const struct machine *machine, void **description, size_t *description_bytes,
@@ -29,7 +30,7 @@ static int check_regions(const struct machine_config *config,
 			 const struct ramlift_guest_offer *offer, struct ramlift_error *error)
 {
 	struct ramlift_region planned[MACHINE_MAX_REGIONS];
-	unsigned n = machine_memory_plan(config->memory_bytes, config->page_size_bytes, planned);
+	unsigned n = machine_memory_plan(config, planned);
 
 	if (offer->n_regions != n)
 		return error_set(error, -EINVAL,
@@ -65,6 +66,8 @@ static int op_create(void *guest, const struct ramlift_guest_offer *offer,
 	if (!ret)
 		ret = check_regions(&description->config, offer, error);
 	if (!ret)
+		ret = machine_numa_translate(&description->config, &place->numa_map, error);
+	if (!ret)
 		ret = machine_make(&description->config, &description->cpuid, description->tsc_khz,
 				   &machine, error);
 	free(description);
@@ -94,18 +97,59 @@ static int op_resume(void *guest, struct ramlift_error *error)
 	return machine_resume(((struct machine_place *)guest)->machine, error);
 }
 
+/* The state of all vCPUs, saved or loaded by their own threads; each has a place of its own. */
+struct state_task {
+	struct machine *machine;
+	const struct state_view *view;		      /* loading */
+	struct state_writer parts[MACHINE_MAX_VCPUS]; /* saving */
+	struct ramlift_error errors[MACHINE_MAX_VCPUS];
+	int ret[MACHINE_MAX_VCPUS];
+};
+
+static void save_vcpu(void *context, unsigned vcpu)
+{
+	struct state_task *task = context;
+	struct machine *machine = task->machine;
+
+	state_writer_init(&task->parts[vcpu], machine->vcpus.n);
+	task->ret[vcpu] = vcpu_state_save(&machine->state_host, machine->vcpus.list[vcpu].fd, vcpu,
+					  &task->parts[vcpu], &task->errors[vcpu]);
+}
+
+static void load_vcpu(void *context, unsigned vcpu)
+{
+	struct state_task *task = context;
+	struct machine *machine = task->machine;
+
+	task->ret[vcpu] = vcpu_state_load(&machine->state_host, machine->vcpus.list[vcpu].fd,
+					  &task->view->vcpus[vcpu], &task->errors[vcpu]);
+}
+
+/* What the first vCPU that failed said; 0 when none did. */
+static int first_failure(const struct state_task *task, struct ramlift_error *error)
+{
+	for (unsigned i = 0; i < task->machine->vcpus.n; i++) {
+		if (task->ret[i])
+			return error_set(error, task->ret[i], "%s", task->errors[i].text);
+	}
+	return 0;
+}
+
 static int op_save_state(void *guest, void **state, size_t *state_bytes,
 			 struct ramlift_error *error)
 {
 	struct machine *machine = ((struct machine_place *)guest)->machine;
+	struct state_task task = { .machine = machine };
 	struct state_writer writer;
 	int ret;
 
+	vcpus_each(&machine->vcpus, save_vcpu, &task);
 	state_writer_init(&writer, machine->vcpus.n);
-	ret = vm_clock_save(machine->vm_fd, &writer, error);
-	for (unsigned i = 0; i < machine->vcpus.n && !ret; i++)
-		ret = vcpu_state_save(&machine->state_host, machine->vcpus.list[i].fd, i, &writer,
-				      error);
+	for (unsigned i = 0; i < machine->vcpus.n; i++)
+		state_writer_join(&writer, &task.parts[i]);
+	ret = first_failure(&task, error);
+	if (!ret)
+		ret = vm_clock_save(machine->vm_fd, &writer, error);
 	if (ret) {
 		state_writer_abandon(&writer);
 		return ret;
@@ -118,14 +162,15 @@ static int op_load_state(void *guest, const void *state, size_t state_bytes,
 			 struct ramlift_error *error)
 {
 	struct machine *machine = ((struct machine_place *)guest)->machine;
+	struct state_task task = { .machine = machine };
 	struct state_view view;
 	int ret = state_view_init(&view, state, state_bytes, machine->vcpus.n, error);
 
 	if (ret)
 		return ret;
-	for (unsigned i = 0; i < machine->vcpus.n && !ret; i++)
-		ret = vcpu_state_load(&machine->state_host, machine->vcpus.list[i].fd,
-				      &view.vcpus[i], error);
+	task.view = &view;
+	vcpus_each(&machine->vcpus, load_vcpu, &task);
+	ret = first_failure(&task, error);
 	if (!ret)
 		ret = vm_clock_load(machine->vm_fd, &view, error);
 	state_view_fini(&view);

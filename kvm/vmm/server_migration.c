@@ -231,7 +231,7 @@ static int take_address(const json_t *request, struct migration *migration,
 static int take_numbers(const json_t *request, struct ramlift_source_config *config,
 			struct ramlift_error *error)
 {
-	uint64_t lanes = config->lanes;
+	uint64_t lanes = config->lanes_per_rail;
 	int ret;
 
 	ret = take_number(request, "lanes", 1, RAMLIFT_MAX_LANES, &lanes, error);
@@ -244,7 +244,7 @@ static int take_numbers(const json_t *request, struct ramlift_source_config *con
 	if (!ret)
 		ret = take_number(request, "bandwidth_bytes_per_s", 1, OPTION_MAX_RATE_BYTES,
 				  &config->bandwidth_bytes_per_s, error);
-	config->lanes = (unsigned)lanes;
+	config->lanes_per_rail = (unsigned)lanes;
 	return ret;
 }
 

@@ -3,7 +3,9 @@
 #include "kvm/vmm/vcpu.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/kvm.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,6 +36,31 @@ static void set_immediate_exit(struct vcpu *vcpu, uint8_t value)
 	__atomic_store_n(&vcpu->run->immediate_exit, value, __ATOMIC_SEQ_CST);
 }
 
+/* Take vCPUs that the task has not been begun for, until there are none. Under lock, but for the
+ * work. */
+static void work(struct vcpus *all)
+{
+	while (all->next < all->n) {
+		unsigned vcpu = all->next++;
+
+		pthread_mutex_unlock(&all->lock);
+		all->task(all->task_context, vcpu);
+		pthread_mutex_lock(&all->lock);
+		if (++all->n_done == all->n)
+			pthread_cond_broadcast(&all->parked);
+	}
+}
+
+/* At the gate, without the lock. Under lock. */
+static void wait_at_gate(struct vcpus *all, uint64_t until_ns)
+{
+	uint32_t ticket = gate_ticket(&all->gate);
+
+	pthread_mutex_unlock(&all->lock);
+	gate_wait(&all->gate, ticket, until_ns);
+	pthread_mutex_lock(&all->lock);
+}
+
 /* Stay here while the machine is paused, or for ever when dead. False: the thread shall end. */
 static bool park(struct vcpu *vcpu)
 {
@@ -43,8 +70,12 @@ static bool park(struct vcpu *vcpu)
 	pthread_mutex_lock(&all->lock);
 	vcpu->parked = true;
 	pthread_cond_broadcast(&all->parked);
-	while ((all->paused || vcpu->dead) && !all->quit)
-		pthread_cond_wait(&all->go, &all->lock);
+	while ((all->paused || vcpu->dead) && !all->quit) {
+		if (all->next < all->n)
+			work(all);
+		else
+			wait_at_gate(all, GATE_NEVER);
+	}
 	vcpu->parked = false;
 	vcpu->pace.last_ns = 0;
 	quit = all->quit;
@@ -57,11 +88,9 @@ static bool park(struct vcpu *vcpu)
 /* Until a time, or a pause. */
 static void sleep_until(struct vcpus *all, uint64_t until_ns)
 {
-	int ret = 0;
-
 	pthread_mutex_lock(&all->lock);
-	while (!all->paused && !all->quit && !ret)
-		ret = clock_wait(&all->go, &all->lock, until_ns);
+	while (!all->paused && !all->quit && clock_now_ns() < until_ns)
+		wait_at_gate(all, until_ns);
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -168,10 +197,13 @@ static void *vcpu_thread(void *context)
 
 void vcpus_init(struct vcpus *vcpus)
 {
-	*vcpus = (struct vcpus){ .paused = true };
+	cpu_set_t cpus;
+
+	*vcpus = (struct vcpus){ .paused = true, .next = UINT_MAX, .n_cpus = 1 };
+	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
+		vcpus->n_cpus = (unsigned)CPU_COUNT(&cpus);
 	pthread_mutex_init(&vcpus->lock, NULL);
 	clock_cond_init(&vcpus->parked);
-	clock_cond_init(&vcpus->go);
 }
 
 int vcpus_add(struct vcpus *vcpus, int fd, const struct vcpu_pace *pace,
@@ -229,7 +261,14 @@ static void kick_all(struct vcpus *vcpus)
 		if (vcpus->list[i].has_thread && !vcpus->list[i].parked)
 			pthread_kill(vcpus->list[i].thread, KICK_SIGNAL);
 	}
-	pthread_cond_broadcast(&vcpus->go);
+}
+
+/* paused or quit has changed, under lock until here. */
+static void open_gate(struct vcpus *vcpus)
+{
+	gate_turn(&vcpus->gate);
+	pthread_mutex_unlock(&vcpus->lock);
+	gate_wake(&vcpus->gate, GATE_ALL);
 }
 
 static unsigned count_running(const struct vcpus *vcpus)
@@ -250,7 +289,7 @@ int vcpus_pause(struct vcpus *vcpus, struct ramlift_error *error)
 	pthread_mutex_lock(&vcpus->lock);
 	atomic_store(&vcpus->paused, true);
 	kick_all(vcpus);
-	pthread_mutex_unlock(&vcpus->lock);
+	open_gate(vcpus);
 	if (vcpus->ring)
 		ramlift_dirty_ring_wake(vcpus->ring);
 
@@ -269,7 +308,28 @@ void vcpus_resume(struct vcpus *vcpus)
 {
 	pthread_mutex_lock(&vcpus->lock);
 	atomic_store(&vcpus->paused, false);
-	pthread_cond_broadcast(&vcpus->go);
+	open_gate(vcpus);
+}
+
+void vcpus_each(struct vcpus *vcpus, void (*task)(void *context, unsigned vcpu), void *context)
+{
+	unsigned n_threads = vcpus->n < vcpus->n_cpus ? vcpus->n : vcpus->n_cpus;
+
+	pthread_mutex_lock(&vcpus->lock);
+	vcpus->task = task;
+	vcpus->task_context = context;
+	vcpus->next = 0;
+	vcpus->n_done = 0;
+	gate_turn(&vcpus->gate);
+	pthread_mutex_unlock(&vcpus->lock);
+	/* No more than can run: to wake a thread takes as long as some of the work. */
+	if (n_threads > 1)
+		gate_wake(&vcpus->gate, (int)n_threads - 1);
+
+	pthread_mutex_lock(&vcpus->lock);
+	work(vcpus);
+	while (vcpus->n_done < vcpus->n)
+		pthread_cond_wait(&vcpus->parked, &vcpus->lock);
 	pthread_mutex_unlock(&vcpus->lock);
 }
 
@@ -281,15 +341,13 @@ void vcpus_fini(struct vcpus *vcpus)
 		;
 	pthread_mutex_lock(&vcpus->lock);
 	vcpus->quit = true;
-	pthread_cond_broadcast(&vcpus->go);
-	pthread_mutex_unlock(&vcpus->lock);
+	open_gate(vcpus);
 	for (unsigned i = 0; i < vcpus->n; i++) {
 		if (vcpus->list[i].has_thread)
 			pthread_join(vcpus->list[i].thread, NULL);
 		munmap(vcpus->list[i].run, vcpus->run_bytes);
 		close(vcpus->list[i].fd);
 	}
-	pthread_cond_destroy(&vcpus->go);
 	pthread_cond_destroy(&vcpus->parked);
 	pthread_mutex_destroy(&vcpus->lock);
 }

@@ -5,6 +5,9 @@
  * A pause raises `paused`, sets immediate_exit in every kvm_run and signals every thread, without
  * waiting between one and the next. A thread parks only after KVM_RUN has returned EINTR: by then
  * KVM has completed an I/O exit that was half done, so that the state can be saved.
+ *
+ * Parked threads take tasks: so the state of all vCPUs is saved and loaded on several CPUs at once,
+ * without a thread that is made for it.
  */
 #ifndef KVM_VMM_VCPU_H
 #define KVM_VMM_VCPU_H
@@ -15,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kvm/vmm/gate.h"
 #include "kvm/vmm/machine.h"
 #include "kvm/vmm/vcpu_pace.h"
 
@@ -41,10 +45,15 @@ struct vcpus {
 	struct vcpu list[MACHINE_MAX_VCPUS];
 	struct ramlift_dirty_ring *ring; /* set before the first resume; NULL without rings */
 	pthread_mutex_t lock;
-	pthread_cond_t parked;		 /* one more has parked */
-	pthread_cond_t go;		 /* paused or quit has changed */
-	atomic_bool paused;		 /* written under lock */
-	bool quit;			 /* under lock */
+	pthread_cond_t parked; /* one more has parked, or all of the task is done */
+	struct gate gate;      /* paused, quit or next has changed */
+	atomic_bool paused;    /* written under lock */
+	bool quit;	       /* under lock */
+	unsigned n_cpus;       /* that this process may run on */
+	unsigned next;	       /* vCPU to begin the task for; under lock, as what follows */
+	unsigned n_done;       /* vCPUs that it is done for */
+	void (*task)(void *context, unsigned vcpu);
+	void *task_context;
 	_Atomic uint64_t failures_heard; /* that guests told through the port */
 };
 
@@ -61,6 +70,10 @@ int vcpus_start(struct vcpus *vcpus, struct ramlift_error *error);
 /* -ETIMEDOUT: a vCPU did not come out of KVM_RUN; then all run again. Idempotent. */
 int vcpus_pause(struct vcpus *vcpus, struct ramlift_error *error);
 void vcpus_resume(struct vcpus *vcpus);
+
+/* While they are paused: do the task for each vCPU, in parallel, on any thread. Returns once all
+ * are done. One caller at a time. */
+void vcpus_each(struct vcpus *vcpus, void (*task)(void *context, unsigned vcpu), void *context);
 
 /* End the threads, close the vCPUs. */
 void vcpus_fini(struct vcpus *vcpus);

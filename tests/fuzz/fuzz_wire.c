@@ -56,6 +56,8 @@ static void fuzz_header(const uint8_t *data, size_t size)
 static void check_offer(const struct offer *offer, const uint8_t *payload, size_t size)
 {
 	CHECK(offer->n_lanes && offer->n_lanes <= RAMLIFT_MAX_LANES);
+	CHECK(offer->n_rails && offer->n_rails <= RAMLIFT_MAX_RAILS);
+	CHECK(offer->n_lanes % offer->n_rails == 0);
 	CHECK(offer->n_transports && offer->n_transports <= WIRE_MAX_TRANSPORTS);
 	CHECK(offer->n_regions && offer->n_regions <= RAMLIFT_MAX_REGIONS);
 	CHECK(offer->name[0]);
@@ -63,6 +65,15 @@ static void check_offer(const struct offer *offer, const uint8_t *payload, size_
 	for (unsigned i = 0; i < offer->n_transports; i++)
 		check_text(offer->transports[i], sizeof(offer->transports[i]));
 	check_blob(offer->machine, offer->machine_bytes, WIRE_MAX_MACHINE_BYTES, payload, size);
+}
+
+static void check_accept(const struct accept *accept, const uint8_t *payload, size_t size)
+{
+	(void)payload;
+	(void)size;
+	CHECK(accept->n_rails && accept->n_rails <= RAMLIFT_MAX_RAILS);
+	for (unsigned i = 0; i < accept->n_rails; i++)
+		CHECK(accept->rails[i].family < RAIL_FAMILY_COUNT);
 }
 
 static void check_abort(const struct abort_message *message, const uint8_t *payload, size_t size)
@@ -103,8 +114,10 @@ static void check_stream_piece(const struct stream_piece *piece, const uint8_t *
 		check_again(again, again_bytes, data, size);                                       \
 	}
 FUZZ(offer, struct offer, check_offer)
-FUZZ(accept, struct accept, nothing_to_check)
+FUZZ(accept, struct accept, check_accept)
 FUZZ(slice_key, struct slice_key_message, nothing_to_check)
+FUZZ(register, struct register_message, nothing_to_check)
+FUZZ(retire, struct retire_message, nothing_to_check)
 FUZZ(abort, struct abort_message, check_abort)
 FUZZ(final, struct final, check_final)
 FUZZ(prepared, struct prepared, nothing_to_check)
@@ -115,8 +128,9 @@ FUZZ(stream_piece, struct stream_piece, check_stream_piece)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const decoders[])(const uint8_t *data, size_t size) = {
-		fuzz_header, fuzz_offer,    fuzz_accept, fuzz_slice_key, fuzz_abort,
-		fuzz_final,  fuzz_prepared, fuzz_commit, fuzz_started,	 fuzz_stream_piece,
+		fuzz_header,  fuzz_offer,	 fuzz_accept,	fuzz_slice_key,
+		fuzz_abort,   fuzz_final,	 fuzz_prepared, fuzz_commit,
+		fuzz_started, fuzz_stream_piece, fuzz_register, fuzz_retire,
 	};
 	uint8_t *payload;
 

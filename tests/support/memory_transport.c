@@ -39,8 +39,9 @@ struct endpoint {
 	_Atomic unsigned long posts, registers;
 	atomic_bool aborted;
 	bool fenced;
-	bool *registered; /* by slice */
-	struct slice_key *keys;
+	struct memory_account *account;
+	unsigned *registered;	/* by slice: for which rails, as bits */
+	struct slice_key *keys; /* by slice: a destination's own, what a source was told */
 	struct memory_lane lanes[];
 };
 
@@ -51,6 +52,9 @@ static struct endpoint *listening;
 static struct memory_faults next_faults;
 static unsigned long late_writes;
 static int open_endpoints;
+static uint32_t last_rkey; /* no registration has the key of another */
+static int rail_nodes[RAMLIFT_MAX_RAILS] = { -1, -1, -1, -1, -1, -1, -1, -1 };
+static struct memory_account source_account, destination_account;
 
 void memory_transport_set_faults(const struct memory_faults *faults)
 {
@@ -67,6 +71,22 @@ int memory_transport_open_endpoints(void)
 	return open_endpoints;
 }
 
+void memory_transport_set_rail_nodes(const int *nodes, unsigned n_rails)
+{
+	for (unsigned i = 0; i < RAMLIFT_MAX_RAILS; i++)
+		rail_nodes[i] = i < n_rails ? nodes[i] : -1;
+}
+
+void memory_transport_accounts(struct memory_account *source, struct memory_account *destination)
+{
+	pthread_mutex_lock(&lock);
+	if (source)
+		*source = source_account;
+	if (destination)
+		*destination = destination_account;
+	pthread_mutex_unlock(&lock);
+}
+
 static int memory_probe(const struct sockaddr *local, const struct sockaddr *peer,
 			struct ramlift_error *error)
 {
@@ -76,7 +96,18 @@ static int memory_probe(const struct sockaddr *local, const struct sockaddr *pee
 	return 0;
 }
 
-static struct endpoint *endpoint_new(const struct transport_params *params)
+static int memory_probe_rails(const char *const *rails, unsigned n_rails,
+			      struct ramlift_error *error)
+{
+	for (unsigned i = 0; i < n_rails; i++) {
+		if (strncmp(rails[i], "memory", 6))
+			return error_set(error, -ENODEV, "there is no device %s", rails[i]);
+	}
+	return 0;
+}
+
+static struct endpoint *endpoint_new(const struct transport_params *params,
+				     struct memory_account *account)
 {
 	struct endpoint *endpoint =
 		calloc(1, sizeof(*endpoint) + params->n_lanes * sizeof(endpoint->lanes[0]));
@@ -85,6 +116,10 @@ static struct endpoint *endpoint_new(const struct transport_params *params)
 		abort();
 	endpoint->params = *params;
 	endpoint->faults = next_faults;
+	if (params->n_slices > MEMORY_MAX_SLICES)
+		abort();
+	memset(account, 0, sizeof(*account));
+	endpoint->account = account;
 	endpoint->registered = calloc(params->n_slices, sizeof(*endpoint->registered));
 	endpoint->keys = calloc(params->n_slices, sizeof(*endpoint->keys));
 	for (unsigned i = 0; i < params->n_lanes; i++)
@@ -94,15 +129,17 @@ static struct endpoint *endpoint_new(const struct transport_params *params)
 }
 
 static int memory_listen(const struct transport_params *params, const struct sockaddr *local,
-			 struct endpoint **endpoint, uint16_t *port, struct ramlift_error *error)
+			 struct endpoint **endpoint, struct sockaddr_storage *addresses,
+			 struct ramlift_error *error)
 {
 	(void)local;
 	(void)error;
 	pthread_mutex_lock(&lock);
-	*endpoint = endpoint_new(params);
+	*endpoint = endpoint_new(params, &destination_account);
 	(*endpoint)->next = listening;
 	listening = *endpoint;
-	*port = 1;
+	for (unsigned i = 0; i < params->n_rails; i++)
+		((struct sockaddr_in *)&addresses[i])->sin_family = AF_INET;
 	pthread_mutex_unlock(&lock);
 	return 0;
 }
@@ -135,14 +172,14 @@ static int memory_accept(struct endpoint *endpoint, uint64_t deadline_ns,
 	return ret;
 }
 
-static int memory_connect(const struct transport_params *params, const struct sockaddr *peer,
-			  uint64_t deadline_ns, struct endpoint **result,
-			  struct ramlift_error *error)
+static int memory_connect(const struct transport_params *params,
+			  const struct sockaddr_storage *peers, uint64_t deadline_ns,
+			  struct endpoint **result, struct ramlift_error *error)
 {
 	struct endpoint *destination;
 	int ret = -ECONNREFUSED;
 
-	(void)peer;
+	(void)peers;
 	(void)deadline_ns;
 	if (next_faults.fail_connect)
 		return error_set(error, -EIO, "connect fails as it was told to");
@@ -153,7 +190,7 @@ static int memory_connect(const struct transport_params *params, const struct so
 			break;
 	}
 	if (destination) {
-		*result = endpoint_new(params);
+		*result = endpoint_new(params, &source_account);
 		(*result)->peer = destination;
 		destination->peer = *result;
 		pthread_cond_broadcast(&changed);
@@ -163,24 +200,94 @@ static int memory_connect(const struct transport_params *params, const struct so
 	return ret ? error_set(error, ret, "nobody listens for this session") : 0;
 }
 
-static int memory_register_slice(struct endpoint *endpoint, unsigned slice, struct slice_key *key,
-				 struct ramlift_error *error)
+static int memory_rail_node(const struct endpoint *endpoint, unsigned rail)
 {
+	(void)endpoint;
+	return rail_nodes[rail];
+}
+
+/* Under the lock. */
+static void count_registration(struct endpoint *endpoint, unsigned slice)
+{
+	struct memory_account *account = endpoint->account;
+
+	account->n_registrations++;
+	account->ever[slice] = true;
+	account->bytes += endpoint->params.slices[slice].size_bytes;
+	if (account->bytes > account->most_bytes)
+		account->most_bytes = account->bytes;
+}
+
+static int memory_register_slice(struct endpoint *endpoint, unsigned slice, unsigned rails,
+				 struct slice_key *key, struct ramlift_error *error)
+{
+	struct slice_key fresh = { .address = slice * 4096ull };
+
 	usleep(endpoint->faults.register_us);
 	if (atomic_fetch_add(&endpoint->registers, 1) + 1 == endpoint->faults.fail_register)
 		return error_set(error, -ENOMEM, "registration fails as it was told to");
 	pthread_mutex_lock(&lock);
-	endpoint->registered[slice] = true;
+	if (!rails || rails >> endpoint->params.n_rails || endpoint->registered[slice])
+		abort(); /* for no rail that there is, or twice: a bug of the engine */
+	for (unsigned i = 0; i < endpoint->params.n_rails; i++)
+		fresh.rkeys[i] = rails >> i & 1 ? ++last_rkey : 0;
+	endpoint->registered[slice] = rails;
+	if (endpoint->account == &destination_account)
+		endpoint->keys[slice] = fresh;
+	count_registration(endpoint, slice);
 	pthread_mutex_unlock(&lock);
 	if (key)
-		*key = (struct slice_key){ .address = slice * 4096ull, .key = slice + 1 };
+		*key = fresh;
 	return 0;
+}
+
+/* Under the lock. */
+static bool in_flight_to(const struct endpoint *source, unsigned slice)
+{
+	for (unsigned i = 0; i < source->params.n_lanes; i++) {
+		for (const struct held_write *held = source->lanes[i].first; held;
+		     held = held->next) {
+			if (held->write.slice == slice)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void memory_deregister_slice(struct endpoint *endpoint, unsigned slice)
+{
+	bool at_source = endpoint->account == &source_account;
+	const struct endpoint *source;
+
+	pthread_mutex_lock(&lock);
+	source = at_source ? endpoint : endpoint->peer;
+	if (!endpoint->registered[slice] || (source && in_flight_to(source, slice)))
+		abort(); /* not there, or still being written: a bug of the engine */
+	endpoint->registered[slice] = 0;
+	endpoint->account->n_deregistrations++;
+	endpoint->account->bytes -= endpoint->params.slices[slice].size_bytes;
+	pthread_mutex_unlock(&lock);
 }
 
 static void memory_set_peer_key(struct endpoint *endpoint, unsigned slice,
 				const struct slice_key *key)
 {
+	pthread_mutex_lock(&lock);
 	endpoint->keys[slice] = *key;
+	pthread_mutex_unlock(&lock);
+}
+
+/* May the lane's rail write to the slice now? Under the lock. */
+static bool is_ready(const struct endpoint *source, unsigned index, unsigned slice)
+{
+	const struct endpoint *destination = source->peer;
+	unsigned rail = index / (source->params.n_lanes / source->params.n_rails);
+
+	if (!(source->registered[slice] >> rail & 1))
+		return false;
+	return !destination ||
+	       (destination->registered[slice] >> rail & 1 &&
+		source->keys[slice].rkeys[rail] == destination->keys[slice].rkeys[rail]);
 }
 
 /* Under the lock. */
@@ -219,8 +326,7 @@ static int memory_post(struct endpoint *endpoint, unsigned index,
 		const struct transport_write *write = &writes[i];
 		struct held_write *held = malloc(sizeof(*held) + write->length_bytes);
 
-		if (!held || !endpoint->registered[write->slice] ||
-		    endpoint->keys[write->slice].key != write->slice + 1)
+		if (!held || !is_ready(endpoint, index, write->slice))
 			abort(); /* posted to a slice that is not ready: a bug of the engine */
 		held->next = NULL;
 		held->write = *write;
@@ -349,7 +455,9 @@ static const struct ramlift_transport transport = {
 	.listen = memory_listen,
 	.accept = memory_accept,
 	.connect = memory_connect,
+	.rail_node = memory_rail_node,
 	.register_slice = memory_register_slice,
+	.deregister_slice = memory_deregister_slice,
 	.set_peer_key = memory_set_peer_key,
 	.post = memory_post,
 	.in_flight_bytes = memory_in_flight_bytes,
@@ -364,4 +472,13 @@ static const struct ramlift_transport transport = {
 const struct ramlift_transport *memory_transport(void)
 {
 	return &transport;
+}
+
+const struct ramlift_transport *memory_transport_with_rails(void)
+{
+	static struct ramlift_transport with_rails;
+
+	with_rails = transport;
+	with_rails.probe_rails = memory_probe_rails;
+	return &with_rails;
 }

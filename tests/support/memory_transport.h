@@ -2,7 +2,9 @@
 /*
  * A transport inside one process, for tests. Lane n holds back its last 16 * n writes until it is
  * drained, so that lanes run apart as they may on a real link: whoever sends one page on two lanes
- * sees the older content land last.
+ * sees the older content land last. What the engine may not do ends the process at once: to post to
+ * a slice that is not registered for the lane's rail on both sides, or with the key of an earlier
+ * registration; to register twice; to deregister what is not registered, or still being written.
  */
 #ifndef TESTS_MEMORY_TRANSPORT_H
 #define TESTS_MEMORY_TRANSPORT_H
@@ -20,6 +22,15 @@ struct memory_faults {
 	unsigned register_us; /* each registration takes so long */
 };
 
+#define MEMORY_MAX_SLICES 4096u
+
+/* What one side has registered. */
+struct memory_account {
+	uint64_t bytes, most_bytes; /* now, and at any time so far */
+	unsigned long n_registrations, n_deregistrations;
+	bool ever[MEMORY_MAX_SLICES]; /* by slice: at any time so far */
+};
+
 /* Faults of the endpoints made from now on; NULL: none. */
 void memory_transport_set_faults(const struct memory_faults *faults);
 
@@ -29,6 +40,15 @@ unsigned long memory_transport_late_writes(void);
 /* Endpoints that are not closed. */
 int memory_transport_open_endpoints(void);
 
+/* Of the last endpoint of each side, closed or not; NULL: not that one. */
+void memory_transport_accounts(struct memory_account *source, struct memory_account *destination);
+
+/* The NUMA nodes of the first rails, those of the others are unknown. */
+void memory_transport_set_rail_nodes(const int *nodes, unsigned n_rails);
+
 const struct ramlift_transport *memory_transport(void);
+
+/* The same, with rails that have names: "memory" and whatever follows. */
+const struct ramlift_transport *memory_transport_with_rails(void);
 
 #endif

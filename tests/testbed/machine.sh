@@ -17,18 +17,19 @@ machine_is_up()
 	machine_runs "$1" && [[ -e $share/$1/ready ]]
 }
 
-# $1 host, $2 QEMU's options for this end of the link. -daemonize gives it a session of its own.
+# $1 host, $2 server=on or off: its end of the links. -daemonize gives it a session of its own.
 machine_start()
 {
-	local host=$1 link=$2 mac=52:54:00:00:00:01
-	[[ $host == B ]] && mac=52:54:00:00:00:02
+	local host=$1 hardware links bus
+	bus=$(topology_common_bus)
+	topology_set_machine
+	topology_set_links "$host" "$2"
 	rm -rf "${share:?}/$host" "$state/$host.pid" "$state/$host.doorbell."*
 	mkdir -p "$share/$host/exec"
 	mkfifo "$state/$host.doorbell.in" "$state/$host.doorbell.out"
 	qemu-system-x86_64 -name "ramlift-$host" -daemonize -pidfile "$state/$host.pid" \
 		-nodefaults -no-user-config -no-reboot -display none \
-		-machine pc -accel tcg,thread=multi -cpu max,+svm,-erms \
-		-smp "$cpus" -m "$memory_mib" \
+		"${hardware[@]}" -accel tcg,thread=multi -cpu max,+svm,-erms \
 		-kernel "$image_tree/boot/kernel" -initrd "$image_initramfs" \
 		-append "console=ttyS0 quiet mitigations=off nokaslr panic=-1 tsc=reliable \
 random.trust_cpu=on testbed.host=$host testbed.share=$share testbed.modules=$image_tree \
@@ -36,12 +37,11 @@ testbed.source=$source" \
 		-serial "file:$state/$host.console" \
 		-chardev "pipe,id=doorbell,path=$state/$host.doorbell" -serial chardev:doorbell \
 		-fsdev local,id=root,path=/,security_model=none,readonly=on,multidevs=remap \
-		-device virtio-9p-pci,fsdev=root,mount_tag=root \
+		-device "virtio-9p-pci,bus=$bus,fsdev=root,mount_tag=root" \
 		-fsdev "local,id=share,path=$share,security_model=none,multidevs=remap" \
-		-device virtio-9p-pci,fsdev=share,mount_tag=share \
-		-netdev "stream,id=link,addr.type=unix,addr.path=$state/link,$link" \
-		-device "virtio-net-pci,netdev=link,mac=$mac,host_mtu=4200,rx_queue_size=1024,romfile=" \
-		-device virtio-rng-pci \
+		-device "virtio-9p-pci,bus=$bus,fsdev=share,mount_tag=share" \
+		"${links[@]}" \
+		-device "virtio-rng-pci,bus=$bus" \
 		</dev/null >"$state/$host.log" 2>&1 9>&- ||
 		die 125 "cannot start host $host: $(tail -n 3 "$state/$host.log")"
 }
@@ -78,16 +78,17 @@ machine_wait_ready()
 # What tests rely on, asked of the running hosts. Sets boot_problem.
 machine_probe()
 {
-	local host facts
+	local host facts link
 	for host in A B; do
 		facts=$(cat "$share/$host/ready")
-		[[ $facts == *"rxe0 4: ACTIVE mtu 4200"* ]] ||
-			{ boot_problem="host $host has no active rxe0 with RoCE MTU 4096: $facts"; return 1; }
+		topology_check_facts "$facts" || { boot_problem="host $host: $boot_problem"; return 1; }
 		[[ $facts == *kvm* ]] || { boot_problem="host $host has no /dev/kvm"; return 1; }
 	done
-	# The caller's folder may not exist inside.
-	(cd / && "$here/testbed" exec A -t 20 -- ping -c 1 -W 10 10.0.0.2) >"$state/ping.log" 2>&1 9>&- ||
-		{ boot_problem="host A cannot reach host B"; return 1; }
+	for ((link = 0; link < nodes; link++)); do
+		# The caller's folder may not exist inside.
+		(cd / && "$here/testbed" exec A -t 20 -- ping -c 1 -W 10 "10.0.$link.2") >"$state/ping.log" 2>&1 9>&- ||
+			{ boot_problem="host A cannot reach host B at 10.0.$link.2"; return 1; }
+	done
 }
 
 # The two are booted together, and again together: the link has to be connected anew by both.
@@ -95,10 +96,10 @@ machine_boot()
 {
 	local tries
 	boot_problem=
-	rm -f "$state/link"
+	rm -f "$state"/link[01]
 	machine_start A server=on
 	for ((tries = 0; tries < 50; tries++)); do
-		[[ -S $state/link ]] && break
+		topology_links_wait && break
 		sleep 0.1
 	done
 	machine_start B server=off
@@ -151,7 +152,7 @@ testbed_down()
 	machine_stop A
 	machine_stop B
 	# Nothing but our own: RAMLIFT_TESTBED_DIR may name a folder with other things in it.
-	rm -rf "${share:?}" "$state"/[AB].{pid,log,console,doorbell.in,doorbell.out} "$state"/{link,ping.log}
+	rm -rf "${share:?}" "$state"/[AB].{pid,log,console,doorbell.in,doorbell.out} "$state"/link[01] "$state/ping.log"
 	rmdir --ignore-fail-on-non-empty "$state"
 	rm -f "$state.lock"
 	echo "testbed: down"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The bitmap alone: runs and bits against a naive model, and threads that set and take at once. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,6 +124,86 @@ static void test_set_claim_take(void **unused)
 	dirty_bitmap_fini(&bitmap);
 }
 
+static void test_set_tells_what_is_new(void **unused)
+{
+	struct dirty_bitmap bitmap;
+
+	(void)unused;
+	assert_int_equal(dirty_bitmap_init(&bitmap, 1), 0);
+	assert_int_equal(dirty_bitmap_set(&bitmap, 0, 5), 5);
+	assert_int_equal(dirty_bitmap_set(&bitmap, 0, 5), 0);
+	assert_int_equal(dirty_bitmap_set(&bitmap, 0, 7), 2);
+	assert_int_equal(dirty_bitmap_set(&bitmap, 0, 0), 0);
+	assert_int_equal(dirty_bitmap_take(&bitmap, 0), 7);
+	assert_int_equal(dirty_bitmap_set(&bitmap, 0, 7), 7);
+	dirty_bitmap_fini(&bitmap);
+}
+
+#define NEXT_SUMMARY 200u /* summary words: more than three words of the top */
+
+/* next() from everywhere to everywhere, against a walk. */
+static void check_next(const struct dirty_bitmap *bitmap, const bool *flagged)
+{
+	for (unsigned from = 0; from <= NEXT_SUMMARY; from++) {
+		unsigned end = from;
+
+		while (end < NEXT_SUMMARY && !flagged[end])
+			end++;
+		for (unsigned stop = from; stop <= NEXT_SUMMARY; stop += 7)
+			assert_int_equal(dirty_bitmap_next(bitmap, from, stop),
+					 end < stop ? end : stop);
+		assert_int_equal(dirty_bitmap_next(bitmap, from, NEXT_SUMMARY), end);
+		if (end < NEXT_SUMMARY) /* the first that does not count */
+			assert_int_equal(dirty_bitmap_next(bitmap, from, end), end);
+	}
+}
+
+static void test_next_finds_what_is_set(void **unused)
+{
+	static const unsigned places[] = { 199, 0, 63, 64, 127, 128, 65, 1, 130, 192, 191 };
+	bool flagged[NEXT_SUMMARY] = { false };
+	struct dirty_bitmap bitmap;
+
+	(void)unused;
+	assert_int_equal(dirty_bitmap_init(&bitmap, NEXT_SUMMARY * 64 - 5), 0);
+	assert_int_equal(bitmap.n_summary, NEXT_SUMMARY);
+	check_next(&bitmap, flagged);
+	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		dirty_bitmap_set(&bitmap, places[i] * 64 + i, 1ull << i);
+		flagged[places[i]] = true;
+		check_next(&bitmap, flagged);
+	}
+	dirty_bitmap_fini(&bitmap);
+}
+
+/* Takers leave the top as it is; tidying clears of it what points to nothing, and only that. */
+static void test_tidy(void **unused)
+{
+	bool flagged[NEXT_SUMMARY] = { false };
+	struct dirty_bitmap bitmap;
+
+	(void)unused;
+	assert_int_equal(dirty_bitmap_init(&bitmap, NEXT_SUMMARY * 64), 0);
+	for (unsigned s = 0; s < NEXT_SUMMARY; s += 3) {
+		dirty_bitmap_set(&bitmap, s * 64, 1);
+		dirty_bitmap_set(&bitmap, s * 64 + 63, 1);
+		flagged[s] = true;
+	}
+	for (unsigned s = 0; s < NEXT_SUMMARY; s += 3) /* of every second all, of the others half */
+		dirty_bitmap_claim(&bitmap, s, s % 2 ? 1 : ~0ull);
+	check_next(&bitmap, flagged);
+	dirty_bitmap_tidy(&bitmap);
+	for (unsigned s = 0; s < NEXT_SUMMARY; s += 6)
+		flagged[s] = false;
+	check_next(&bitmap, flagged);
+	dirty_bitmap_set(&bitmap, 64 * 6, 2); /* and it comes back */
+	flagged[6] = true;
+	check_next(&bitmap, flagged);
+	dirty_bitmap_tidy(&bitmap);
+	check_next(&bitmap, flagged);
+	dirty_bitmap_fini(&bitmap);
+}
+
 static void test_count_against_a_model(void **unused)
 {
 	enum { WORDS = 200 };
@@ -154,17 +235,24 @@ static void test_count_against_a_model(void **unused)
 
 /* ---- several threads ---- */
 
-#define THREAD_WORDS 300u
-#define THREAD_PAGES (THREAD_WORDS * 64)
-#define SETTERS	     3u
-#define TAKERS	     3u
-#define ROUNDS	     20u
+/* Few words of the summary, so that each is emptied and filled again all the time; the words of the
+ * top are two. */
+#define THREAD_SUMMARY 66u
+#define THREAD_WORDS   (THREAD_SUMMARY * 64)
+#define THREAD_PAGES   (THREAD_WORDS * 64)
+#define BUSY_SUMMARY   4u
+#define SET_PAGES      (BUSY_SUMMARY * 64 * 64)
+#define SETTERS	       3u
+#define TAKERS	       2u
+#define TIDIERS	       1u
+#define MEMBERS	       (SETTERS + TAKERS + TIDIERS)
+#define ROUNDS	       40u
 
 struct crowd {
 	struct dirty_bitmap bitmap;
 	_Atomic unsigned taken[THREAD_PAGES];
-	_Atomic unsigned setters_left;
-	uint64_t order[THREAD_PAGES]; /* a page once, shuffled */
+	_Atomic unsigned setters_left, tidiers_left;
+	uint64_t order[SET_PAGES]; /* a page once, shuffled */
 };
 
 struct member {
@@ -178,7 +266,7 @@ static void *setter_thread(void *argument)
 	struct member *member = argument;
 	struct crowd *crowd = member->crowd;
 
-	for (unsigned i = member->index; i < THREAD_PAGES; i += SETTERS)
+	for (unsigned i = member->index; i < SET_PAGES; i += SETTERS)
 		dirty_bitmap_set(&crowd->bitmap, crowd->order[i] / 64,
 				 1ull << crowd->order[i] % 64);
 	atomic_fetch_sub(&crowd->setters_left, 1);
@@ -187,16 +275,32 @@ static void *setter_thread(void *argument)
 
 static void take_all(struct crowd *crowd)
 {
-	for (uint64_t s = 0; s < crowd->bitmap.n_summary; s++) {
-		uint64_t words = dirty_bitmap_claim(&crowd->bitmap, s, ~0ull);
+	struct dirty_bitmap *bitmap = &crowd->bitmap;
+
+	for (uint64_t s = dirty_bitmap_next(bitmap, 0, bitmap->n_summary); s < bitmap->n_summary;
+	     s = dirty_bitmap_next(bitmap, s + 1, bitmap->n_summary)) {
+		uint64_t words = dirty_bitmap_claim(bitmap, s, ~0ull);
 
 		for (unsigned w; bit_next(&words, &w);) {
-			uint64_t bits = dirty_bitmap_take(&crowd->bitmap, s * 64 + w);
+			uint64_t bits = dirty_bitmap_take(bitmap, s * 64 + w);
 
 			for (unsigned bit; bit_next(&bits, &bit);)
 				atomic_fetch_add(&crowd->taken[(s * 64 + w) * 64 + bit], 1);
 		}
 	}
+}
+
+static void *tidier_thread(void *argument)
+{
+	struct member *member = argument;
+	bool last;
+
+	do {
+		last = !atomic_load(&member->crowd->setters_left);
+		dirty_bitmap_tidy(&member->crowd->bitmap);
+	} while (!last);
+	atomic_fetch_sub(&member->crowd->tidiers_left, 1);
+	return NULL;
 }
 
 static void *taker_thread(void *argument)
@@ -205,7 +309,7 @@ static void *taker_thread(void *argument)
 	bool last;
 
 	do {
-		last = !atomic_load(&member->crowd->setters_left);
+		last = !atomic_load(&member->crowd->tidiers_left);
 		take_all(member->crowd);
 	} while (!last);
 	return NULL;
@@ -213,24 +317,38 @@ static void *taker_thread(void *argument)
 
 static void run_crowd(struct crowd *crowd)
 {
-	struct member members[SETTERS + TAKERS];
+	struct member members[MEMBERS];
 
 	atomic_store(&crowd->setters_left, SETTERS);
-	for (unsigned i = 0; i < SETTERS + TAKERS; i++) {
+	atomic_store(&crowd->tidiers_left, TIDIERS);
+	for (unsigned i = 0; i < MEMBERS; i++) {
+		void *(*role)(void *) = i < SETTERS	       ? setter_thread
+					: i < SETTERS + TAKERS ? taker_thread
+							       : tidier_thread;
+
 		members[i].crowd = crowd;
 		members[i].index = i;
-		assert_int_equal(pthread_create(&members[i].thread, NULL,
-						i < SETTERS ? setter_thread : taker_thread,
-						&members[i]),
-				 0);
+		assert_int_equal(pthread_create(&members[i].thread, NULL, role, &members[i]), 0);
 	}
-	for (unsigned i = 0; i < SETTERS + TAKERS; i++)
+	for (unsigned i = 0; i < MEMBERS; i++)
 		pthread_join(members[i].thread, NULL);
 }
 
+/* The pages of a few summary words at both ends of a word of the top, in any order. */
+static void shuffle(struct crowd *crowd, uint64_t *random)
+{
+	for (uint64_t i = 0; i < SET_PAGES; i++) {
+		uint64_t j = next_random(random) % (i + 1);
+
+		crowd->order[i] = crowd->order[j];
+		crowd->order[j] = i + (uint64_t)(64 - BUSY_SUMMARY / 2) * 64 * 64;
+	}
+}
+
 /*
- * A page is set once by somebody and must be taken once by somebody. The takers' last round begins
- * after the last set: nothing may be left, not even a flag.
+ * A page is set once by somebody and must be taken once by somebody, while the top is tidied all
+ * the time. The takers' last round begins after the last set and the last tidying: nothing may be
+ * left, not even a flag.
  */
 static void test_no_bit_is_lost_or_taken_twice(void **unused)
 {
@@ -242,21 +360,90 @@ static void test_no_bit_is_lost_or_taken_twice(void **unused)
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		memset(crowd, 0, sizeof(*crowd));
 		assert_int_equal(dirty_bitmap_init(&crowd->bitmap, THREAD_WORDS), 0);
-		for (uint64_t i = 0; i < THREAD_PAGES; i++) {
-			uint64_t j = next_random(&random) % (i + 1);
-
-			crowd->order[i] = crowd->order[j];
-			crowd->order[j] = i;
-		}
+		shuffle(crowd, &random);
 		run_crowd(crowd);
-		for (unsigned i = 0; i < THREAD_PAGES; i++)
-			assert_int_equal(atomic_load(&crowd->taken[i]), 1);
+		for (unsigned i = 0; i < SET_PAGES; i++)
+			assert_int_equal(atomic_load(&crowd->taken[crowd->order[i]]), 1);
 		for (unsigned i = 0; i < THREAD_WORDS; i++)
 			assert_int_equal(dirty_bitmap_take(&crowd->bitmap, i), 0);
-		assert_int_equal(dirty_bitmap_count(&crowd->bitmap), 0);
+		for (unsigned i = 0; i < THREAD_SUMMARY; i++)
+			assert_int_equal(dirty_bitmap_claim(&crowd->bitmap, i, ~0ull), 0);
 		dirty_bitmap_fini(&crowd->bitmap);
 	}
 	free(crowd);
+}
+
+/* ---- the same where a bit that is lost stays lost ---- */
+
+/* A summary word sees two bits in its life: no later one brings back a flag that is missing. Few
+ * words, so that the tidier looks at each all the time. */
+#define THIN_SUMMARY 130u
+#define THIN_ROUNDS  4000u
+
+struct thin {
+	struct dirty_bitmap bitmap;
+	atomic_bool quit, resting;
+	_Atomic unsigned round; /* the tidier works in odd ones */
+};
+
+static void *thin_tidier(void *argument)
+{
+	struct thin *thin = argument;
+
+	while (!atomic_load(&thin->quit)) {
+		bool rest = !(atomic_load(&thin->round) % 2);
+
+		atomic_store(&thin->resting, rest);
+		if (!rest)
+			dirty_bitmap_tidy(&thin->bitmap);
+		else
+			sched_yield();
+	}
+	return NULL;
+}
+
+static uint64_t thin_take(struct dirty_bitmap *bitmap)
+{
+	uint64_t n = 0;
+
+	for (uint64_t s = dirty_bitmap_next(bitmap, 0, THIN_SUMMARY); s < THIN_SUMMARY;
+	     s = dirty_bitmap_next(bitmap, s + 1, THIN_SUMMARY)) {
+		uint64_t words = dirty_bitmap_claim(bitmap, s, ~0ull);
+
+		for (unsigned w; bit_next(&words, &w);)
+			n += (uint64_t)__builtin_popcountll(dirty_bitmap_take(bitmap, s * 64 + w));
+	}
+	return n;
+}
+
+static void test_tidying_loses_nothing(void **unused)
+{
+	struct thin thin = { .resting = false };
+	pthread_t tidier;
+
+	(void)unused;
+	assert_int_equal(dirty_bitmap_init(&thin.bitmap, THIN_SUMMARY * 64), 0);
+	assert_int_equal(pthread_create(&tidier, NULL, thin_tidier, &thin), 0);
+	for (unsigned round = 0; round < THIN_ROUNDS; round++) {
+		uint64_t taken = 0;
+
+		atomic_fetch_add(&thin.round, 1);
+		for (uint64_t s = 0; s < THIN_SUMMARY; s++) {
+			dirty_bitmap_set(&thin.bitmap, s * 64 + round % 64, 1);
+			taken += thin_take(&thin.bitmap);
+			dirty_bitmap_set(&thin.bitmap, s * 64, 2);
+			taken += thin_take(&thin.bitmap);
+		}
+		atomic_store(&thin.resting, false);
+		atomic_fetch_add(&thin.round, 1);
+		while (!atomic_load(&thin.resting))
+			sched_yield();
+		taken += thin_take(&thin.bitmap);
+		assert_int_equal(taken, 2 * THIN_SUMMARY);
+	}
+	atomic_store(&thin.quit, true);
+	pthread_join(tidier, NULL);
+	dirty_bitmap_fini(&thin.bitmap);
 }
 
 int main(void)
@@ -266,8 +453,12 @@ int main(void)
 		cmocka_unit_test(test_runs_of_all_ends),
 		cmocka_unit_test(test_runs_and_bits_of_random_words),
 		cmocka_unit_test(test_set_claim_take),
+		cmocka_unit_test(test_set_tells_what_is_new),
+		cmocka_unit_test(test_next_finds_what_is_set),
+		cmocka_unit_test(test_tidy),
 		cmocka_unit_test(test_count_against_a_model),
 		cmocka_unit_test(test_no_bit_is_lost_or_taken_twice),
+		cmocka_unit_test(test_tidying_loses_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,6 +117,7 @@ static void check_places(const struct layout *layout, const struct ram *ram)
 		char *end = (char *)region->hva + region->size_bytes;
 		char *begin = region->hva;
 
+		stripe = (stripe + 63) / 64 * 64; /* no summary word has two regions */
 		assert_int_equal(ram->first_stripe[i], stripe);
 		assert_int_equal(ram->first_slice[i], slice);
 		bytes += region->size_bytes;
@@ -127,6 +128,7 @@ static void check_places(const struct layout *layout, const struct ram *ram)
 
 			assert_ptr_equal(ram->slices[slice].hva, begin);
 			assert_int_equal(ram->slices[slice].size_bytes, size);
+			assert_int_equal(ram_region_of_slice(ram, slice), i);
 			for (uint64_t at = 0; at < size; at += STRIPE_BYTES, stripe++) {
 				struct stripe_place place;
 
@@ -136,8 +138,9 @@ static void check_places(const struct layout *layout, const struct ram *ram)
 				assert_int_equal(place.offset_bytes, at);
 			}
 		}
+		assert_int_equal(ram_region_stripes(ram, i), stripe - ram->first_stripe[i]);
 	}
-	assert_int_equal(ram->n_stripes, stripe);
+	assert_int_equal(ram->n_stripes, (stripe + 63) / 64 * 64);
 	assert_int_equal(ram->n_slices, slice);
 	assert_int_equal(ram->bytes, bytes);
 }
@@ -176,13 +179,61 @@ static void test_as_many_regions_as_there_may_be(void **unused)
 	}
 	assert_int_equal(ram_check(regions, RAMLIFT_MAX_REGIONS, MIB, NULL), 0);
 	assert_int_equal(ram_init(&ram, regions, RAMLIFT_MAX_REGIONS, MIB), 0);
-	assert_int_equal(ram.n_stripes, RAMLIFT_MAX_REGIONS);
+	assert_int_equal(ram.n_stripes, RAMLIFT_MAX_REGIONS * 64);
 	for (unsigned i = 0; i < RAMLIFT_MAX_REGIONS; i++) {
-		ram_locate(&ram, i, &place);
+		ram_locate(&ram, i * 64, &place);
 		assert_ptr_equal(place.hva, regions[i].hva);
 		assert_int_equal(place.slice, i);
 		assert_int_equal(place.offset_bytes, 0);
 	}
+	ram_fini(&ram);
+}
+
+static uint64_t default_for(uint64_t first_bytes, uint64_t second_bytes)
+{
+	struct ramlift_region regions[2] = { { .size_bytes = first_bytes },
+					     { .size_bytes = second_bytes } };
+
+	return ram_default_slice_bytes(regions, second_bytes ? 2 : 1);
+}
+
+/* At most 64 slices, of 2 MiB at least and 256 MiB at most. */
+static void test_the_default_size_of_slices(void **unused)
+{
+	(void)unused;
+	assert_int_equal(default_for(PAGE, 0), 2 * MIB);
+	assert_int_equal(default_for(128 * MIB, 0), 2 * MIB);
+	assert_int_equal(default_for(128 * MIB, PAGE), 4 * MIB); /* all regions together */
+	assert_int_equal(default_for(GIB / 2, GIB / 2), 16 * MIB);
+	assert_int_equal(default_for(3 * GIB, 5 * GIB), 128 * MIB);
+	assert_int_equal(default_for(16 * GIB, 0), 256 * MIB);
+	assert_int_equal(default_for(1024 * GIB, 1024 * GIB), 256 * MIB);
+	for (uint64_t bytes = MIB; bytes < 16384 * GIB; bytes *= 3) {
+		struct ramlift_region region = { .size_bytes = bytes };
+
+		assert_int_equal(ram_check(&region, 1, ram_default_slice_bytes(&region, 1), NULL),
+				 0);
+	}
+}
+
+/* Every number: those in between are nobody's. */
+static void test_numbers_in_between(void **unused)
+{
+	static const struct layout layout = {
+		"",
+		3,
+		MIB,
+		{ { 0, STRIPE_BYTES + PAGE }, { GIB, 64 * STRIPE_BYTES }, { 2 * GIB, PAGE } }
+	};
+	struct ramlift_region regions[MAX_LAYOUT];
+	struct ram ram;
+
+	(void)unused;
+	fill(&layout, regions);
+	assert_int_equal(ram_init(&ram, regions, 3, MIB), 0);
+	assert_int_equal(ram.n_stripes, 192);
+	for (unsigned i = 0; i < 192; i++)
+		assert_int_equal(ram_has_stripe(&ram, i), i < 2 || (i >= 64 && i <= 128));
 	ram_fini(&ram);
 }
 
@@ -192,6 +243,8 @@ int main(void)
 		cmocka_unit_test(test_each_refusal),
 		cmocka_unit_test(test_slices_and_stripes),
 		cmocka_unit_test(test_as_many_regions_as_there_may_be),
+		cmocka_unit_test(test_numbers_in_between),
+		cmocka_unit_test(test_the_default_size_of_slices),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -154,7 +154,7 @@ static void run_and_assert_moved(const struct ramlift_transport *transport, unsi
 	struct pair pair;
 
 	pair_init(&pair, transport);
-	pair.source_config.lanes = lanes;
+	pair.source_config.lanes_per_rail = lanes;
 	if (hot_pages)
 		fake_guest_start_writer(&pair.source_guest, hot_pages, 1);
 	assert_moved(&pair, pair_run(&pair));
@@ -337,7 +337,7 @@ static const struct failure failures[] = {
 	{ "first post", 0, false, { .fail_post = 1 } },
 	{ "tenth post", 0, false, { .fail_post = 10 } },
 	{ "first register", 0, false, { .fail_register = 1 } },
-	{ "last register", 0, false, { .fail_register = 6 } },
+	{ "last register", 0, false, { .fail_register = 5 } },
 	{ "connect", 0, false, { .fail_connect = 1 } },
 	{ "accept", 0, false, { .fail_accept = 1 } },
 	{ "tokens", 0, false, { .lose_tokens = true } },
@@ -533,8 +533,8 @@ static void test_bad_configurations_are_refused(void **unused)
 	} while (0)
 	REFUSED(guest_name, "");
 	REFUSED(guest_name, "a/b");
-	REFUSED(lanes, 0);
-	REFUSED(lanes, RAMLIFT_MAX_LANES + 1);
+	REFUSED(lanes_per_rail, 0);
+	REFUSED(lanes_per_rail, RAMLIFT_MAX_LANES + 1);
 	REFUSED(n_regions, 0);
 	REFUSED(n_transports, 0);
 	REFUSED(slice_bytes, 4096);

@@ -81,6 +81,7 @@ static void side_init(struct side *side, unsigned n_lanes)
 	}
 	side->interrupt_fd = eventfd(0, EFD_CLOEXEC);
 	side->params = (struct transport_params){
+		.n_rails = 1,
 		.n_lanes = n_lanes,
 		.slices = side->slices,
 		.n_slices = N_SLICES,
@@ -100,8 +101,9 @@ static void side_fini(struct side *side)
 
 static void pair_listen(struct pair *pair, unsigned n_lanes)
 {
-	struct slice_key key = { 1, 1 };
-	uint16_t port = 0;
+	struct slice_key key = { 1, { 1 } };
+	struct sockaddr_storage bound;
+	uint16_t port;
 
 	memset(pair, 0, sizeof(*pair));
 	pair->n_lanes = n_lanes;
@@ -111,15 +113,16 @@ static void pair_listen(struct pair *pair, unsigned n_lanes)
 	assert_int_equal(tcp()->probe((struct sockaddr *)&pair->address.socket, NULL, NULL), 0);
 	assert_int_equal(tcp()->listen(&pair->destination.params,
 				       (struct sockaddr *)&pair->address.socket,
-				       &pair->destination.endpoint, &port, NULL),
+				       &pair->destination.endpoint, &bound, NULL),
 			 0);
+	port = ntohs(((struct sockaddr_in *)&bound)->sin_port);
 	assert_true(port > 1); /* of its own choosing */
 	address_set_port(&pair->address, port);
 	for (unsigned i = 0; i < N_SLICES; i++) {
-		assert_int_equal(tcp()->register_slice(pair->destination.endpoint, i, &key, NULL),
-				 0);
+		assert_int_equal(
+			tcp()->register_slice(pair->destination.endpoint, i, 1, &key, NULL), 0);
 		assert_int_equal(key.address, 0);
-		assert_int_equal(key.key, 0);
+		assert_int_equal(key.rkeys[0], 0);
 	}
 	pair->accept_deadline_ns = LONG_NS;
 }
@@ -148,11 +151,11 @@ static void connect_source(struct pair *pair)
 {
 	struct ramlift_error error = { 0 };
 
-	if (tcp()->connect(&pair->source.params, (struct sockaddr *)&pair->address.socket, LONG_NS,
+	if (tcp()->connect(&pair->source.params, &pair->address.socket, LONG_NS,
 			   &pair->source.endpoint, &error))
 		fail_msg("%s", error.text);
 	for (unsigned i = 0; i < N_SLICES; i++)
-		assert_int_equal(tcp()->register_slice(pair->source.endpoint, i, NULL, NULL), 0);
+		assert_int_equal(tcp()->register_slice(pair->source.endpoint, i, 1, NULL, NULL), 0);
 }
 
 static void pair_init(struct pair *pair, unsigned n_lanes)
@@ -517,22 +520,20 @@ static void test_nobody_admits_the_source(void **unused)
 
 	(void)unused;
 	pair_listen(&pair, 1); /* listens, but does not accept */
-	assert_int_equal(
-		tcp()->connect(&pair.source.params, (struct sockaddr *)&pair.address.socket,
-			       clock_now_ns() + 50 * NS_PER_MS, &pair.source.endpoint, &error),
-		-ETIMEDOUT);
+	assert_int_equal(tcp()->connect(&pair.source.params, &pair.address.socket,
+					clock_now_ns() + 50 * NS_PER_MS, &pair.source.endpoint,
+					&error),
+			 -ETIMEDOUT);
 	assert_null(pair.source.endpoint);
 	assert_non_null(strstr(error.text, "lane 0"));
 	assert_int_equal(write(pair.source.interrupt_fd, &one, sizeof(one)), sizeof(one));
-	assert_int_equal(tcp()->connect(&pair.source.params,
-					(struct sockaddr *)&pair.address.socket, LONG_NS,
+	assert_int_equal(tcp()->connect(&pair.source.params, &pair.address.socket, LONG_NS,
 					&pair.source.endpoint, &error),
 			 -ECANCELED);
 	tcp()->close(pair.destination.endpoint);
 	pair.destination.endpoint = NULL;
 	assert_int_equal(read(pair.source.interrupt_fd, &one, sizeof(one)), sizeof(one));
-	assert_int_equal(tcp()->connect(&pair.source.params,
-					(struct sockaddr *)&pair.address.socket, LONG_NS,
+	assert_int_equal(tcp()->connect(&pair.source.params, &pair.address.socket, LONG_NS,
 					&pair.source.endpoint, &error),
 			 -ECONNREFUSED);
 	assert_null(pair.source.endpoint);

@@ -15,6 +15,8 @@ union value {
 	struct offer offer;
 	struct accept accept;
 	struct slice_key_message slice_key;
+	struct register_message registering;
+	struct retire_message retire;
 	struct abort_message abort;
 	struct final final;
 	struct prepared prepared;
@@ -30,19 +32,22 @@ struct codec {
 	void (*check)(const union value *value, const uint8_t *payload, uint32_t length_bytes);
 };
 
-#define WRAP(name)                                                                                 \
+#define WRAP(name) WRAP_AS(name, name)
+#define WRAP_AS(field, name)                                                                       \
 	static void *wrap_##name##_encode(const union value *value, uint32_t *length_bytes)        \
 	{                                                                                          \
-		return name##_encode(&value->name, length_bytes);                                  \
+		return name##_encode(&value->field, length_bytes);                                 \
 	}                                                                                          \
 	static int wrap_##name##_decode(const void *payload, uint32_t length_bytes,                \
 					union value *value)                                        \
 	{                                                                                          \
-		return name##_decode(payload, length_bytes, &value->name);                         \
+		return name##_decode(payload, length_bytes, &value->field);                        \
 	}
 WRAP(offer)
 WRAP(accept)
 WRAP(slice_key)
+WRAP_AS(registering, register)
+WRAP(retire)
 WRAP(abort)
 WRAP(final)
 WRAP(prepared)
@@ -122,6 +127,8 @@ static const struct codec codecs[] = {
 	CODEC(COMMIT, commit, NULL),
 	CODEC(STARTED, started, NULL),
 	CODEC(STREAM, stream_piece, check_stream_piece),
+	CODEC(REGISTER, register, NULL),
+	CODEC(RETIRE, retire, NULL),
 };
 
 /* ---- samples: the least and the most that each message can be ---- */
@@ -142,6 +149,7 @@ static void sample_offer(union value *value, bool most)
 	memset(offer->session_id, most ? 0xff : 0, sizeof(offer->session_id));
 	offer->generation = most ? UINT32_MAX : 0;
 	offer->verify = most;
+	offer->n_rails = most ? RAMLIFT_MAX_RAILS : 1;
 	offer->n_lanes = most ? RAMLIFT_MAX_LANES : 1;
 	offer->slice_bytes = most ? UINT64_MAX : 0;
 	fill_text(offer->name, most ? sizeof(offer->name) : 2);
@@ -153,6 +161,7 @@ static void sample_offer(union value *value, bool most)
 		offer->regions[i].gpa = most ? UINT64_MAX - i : 0;
 		offer->regions[i].size_bytes = most ? UINT64_MAX - 2 * i : 0;
 		offer->regions[i].page_size_bytes = most ? UINT64_MAX - 3 * i : 0;
+		offer->regions[i].numa_node = most ? WIRE_MAX_NUMA_NODES - 1 : -1;
 	}
 	offer->machine = blob;
 	offer->machine_bytes = most ? WIRE_MAX_MACHINE_BYTES : 0;
@@ -168,11 +177,28 @@ static void sample(enum message_type type, bool most, union value *value)
 		sample_offer(value, most);
 		break;
 	case MESSAGE_ACCEPT:
-		value->accept = (struct accept){ (uint8_t)number, (uint16_t)number, most };
+		value->accept.transport = (uint8_t)number;
+		value->accept.fresh = most;
+		value->accept.n_rails = most ? RAMLIFT_MAX_RAILS : 1;
+		for (unsigned i = 0; i < value->accept.n_rails; i++) {
+			struct rail_address *rail = &value->accept.rails[i];
+
+			rail->family = most ? RAIL_FAMILY_INET6 : RAIL_FAMILY_CONTROL;
+			memset(rail->bytes, most ? 0xff : 0, sizeof(rail->bytes));
+			rail->port = (uint16_t)number;
+		}
 		break;
 	case MESSAGE_SLICE_KEY:
-		value->slice_key =
-			(struct slice_key_message){ (uint32_t)number, { number, number } };
+		value->slice_key.slice = (uint32_t)number;
+		value->slice_key.key.address = number;
+		for (unsigned i = 0; i < RAMLIFT_MAX_RAILS; i++)
+			value->slice_key.key.rkeys[i] = (uint32_t)number;
+		break;
+	case MESSAGE_REGISTER:
+		value->registering = (struct register_message){ (uint32_t)number, (uint8_t)number };
+		break;
+	case MESSAGE_RETIRE:
+		value->retire.slice = (uint32_t)number;
 		break;
 	case MESSAGE_ABORT:
 		value->abort.code = most ? -4095 : -1;
@@ -262,16 +288,21 @@ static void test_fields_of_an_offer(void **unused)
 		.session_id = "0123456789abcdef",
 		.generation = 7,
 		.verify = true,
-		.n_lanes = 5,
+		.n_rails = 2,
+		.n_lanes = 6,
 		.slice_bytes = 1 << 28,
 		.name = "db-1",
 		.n_transports = 2,
 		.transports = { "rdma", "tcp" },
 		.n_regions = 2,
-		.regions = { { .gpa = 0, .size_bytes = 4096, .page_size_bytes = 4096 },
+		.regions = { { .gpa = 0,
+			       .size_bytes = 4096,
+			       .page_size_bytes = 4096,
+			       .numa_node = -1 },
 			     { .gpa = 1ull << 32,
 			       .size_bytes = 1 << 21,
-			       .page_size_bytes = 1 << 21 } },
+			       .page_size_bytes = 1 << 21,
+			       .numa_node = 3 } },
 		.machine = "description",
 		.machine_bytes = 11,
 	};
@@ -284,7 +315,8 @@ static void test_fields_of_an_offer(void **unused)
 	assert_memory_equal(decoded.session_id, offer.session_id, SESSION_ID_BYTES);
 	assert_int_equal(decoded.generation, 7);
 	assert_true(decoded.verify);
-	assert_int_equal(decoded.n_lanes, 5);
+	assert_int_equal(decoded.n_lanes, 6);
+	assert_int_equal(decoded.n_rails, 2);
 	assert_int_equal(decoded.slice_bytes, 1 << 28);
 	assert_string_equal(decoded.name, "db-1");
 	assert_int_equal(decoded.n_transports, 2);
@@ -294,6 +326,8 @@ static void test_fields_of_an_offer(void **unused)
 	assert_int_equal(decoded.regions[1].gpa, 1ull << 32);
 	assert_int_equal(decoded.regions[1].size_bytes, 1 << 21);
 	assert_int_equal(decoded.regions[0].page_size_bytes, 4096);
+	assert_int_equal(decoded.regions[0].numa_node, -1);
+	assert_int_equal(decoded.regions[1].numa_node, 3);
 	assert_int_equal(decoded.machine_bytes, 11);
 	assert_memory_equal(decoded.machine, "description", 11);
 	free(payload);
@@ -301,8 +335,9 @@ static void test_fields_of_an_offer(void **unused)
 
 static void test_fields_of_the_others(void **unused)
 {
-	struct accept accept = { 1, 0x1234, true };
-	struct slice_key_message slice_key = { 3, { 0x1122334455667788, 0x99 } };
+	struct accept accept = { 1, true, 1, { { RAIL_FAMILY_INET, "\x0a\x00\x00\x02", 0x1234 } } };
+	struct slice_key_message slice_key = { 3, { 0x1122334455667788, { 0x99, 0x9a } } };
+	struct retire_message retire = { 5 };
 	struct abort_message abort = { -ENOMEM, "no memory" };
 	struct final final = { 11, true, 12, "state", 5 };
 	struct prepared prepared = { 1, 2, 3, 4 };
@@ -319,14 +354,26 @@ static void test_fields_of_the_others(void **unused)
 	assert_int_equal(name##_decode(payload, length, &name), 0)
 	THERE_AND_BACK(accept, struct accept);
 	assert_int_equal(accept.transport, 1);
-	assert_int_equal(accept.port, 0x1234);
+	assert_int_equal(accept.n_rails, 1);
+	assert_int_equal(accept.rails[0].family, RAIL_FAMILY_INET);
+	assert_memory_equal(accept.rails[0].bytes, "\x0a\0\0\x02\0\0", 6);
+	assert_int_equal(accept.rails[0].port, 0x1234);
 	assert_true(accept.fresh);
-	assert_memory_equal(payload, "\x01\x12\x34\x01", length); /* big-endian */
+	assert_int_equal(length, 3 + 19);
+	assert_memory_equal((char *)payload + 20, "\x12\x34", 2); /* big-endian */
 	free(payload);
 	THERE_AND_BACK(slice_key, struct slice_key_message);
 	assert_int_equal(slice_key.slice, 3);
 	assert_int_equal(slice_key.key.address, 0x1122334455667788);
-	assert_int_equal(slice_key.key.key, 0x99);
+	assert_int_equal(slice_key.key.rkeys[0], 0x99);
+	assert_int_equal(slice_key.key.rkeys[1], 0x9a);
+	free(payload);
+	payload = register_encode(&(struct register_message){ 4, 5 }, &length);
+	assert_int_equal(length, 5);
+	assert_memory_equal(payload, "\0\0\0\x04\x05", 5);
+	free(payload);
+	THERE_AND_BACK(retire, struct retire_message);
+	assert_int_equal(retire.slice, 5);
 	free(payload);
 	THERE_AND_BACK(abort, struct abort_message);
 	assert_int_equal(abort.code, -ENOMEM);
@@ -434,8 +481,10 @@ static void test_every_byte_changed_stays_in_bounds(void **unused)
 /* The values next to each bound, one at a time. */
 static void test_bounds_of_an_offer(void **unused)
 {
-	enum { LANES = 21, SLICE_BYTES = 23, NAME = 31, TRANSPORTS = 34 };
-	struct offer offer = { .n_lanes = 1, .name = "a", .n_transports = 1, .n_regions = 1 };
+	enum { RAILS = 21, LANES = 22, SLICE_BYTES = 24, NAME = 32, TRANSPORTS = 35 };
+	struct offer offer = {
+		.n_rails = 1, .n_lanes = 1, .name = "a", .n_transports = 1, .n_regions = 1
+	};
 	const struct codec *codec = &codecs[0];
 	uint8_t *payload;
 	uint32_t length;
@@ -452,6 +501,17 @@ static void test_bounds_of_an_offer(void **unused)
 	payload[LANES] = 1;
 	assert_false(decodes(codec, payload, length));
 	payload[LANES] = 0;
+	payload[LANES + 1] = 3;
+	payload[RAILS] = 2; /* lanes must divide evenly */
+	assert_false(decodes(codec, payload, length));
+	payload[LANES + 1] = 4;
+	assert_true(decodes(codec, payload, length));
+	payload[LANES + 1] = 36;
+	payload[RAILS] = RAMLIFT_MAX_RAILS + 1;
+	assert_false(decodes(codec, payload, length));
+	payload[RAILS] = 0;
+	assert_false(decodes(codec, payload, length));
+	payload[RAILS] = 1;
 	payload[LANES + 1] = 1;
 	payload[NAME + 2] = 0x7f;
 	assert_false(decodes(codec, payload, length));

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "kvm/vmm/machine_numa.h"
 
 struct ramlift_error error;
 
@@ -74,6 +75,16 @@ bool no_rings(void)
 	else
 		print_message("%s\n", error.text);
 	return ret == -EOPNOTSUPP;
+}
+
+int some_numa_node(void)
+{
+	for (int node = 0; node < MACHINE_NUMA_NODE_LIMIT; node++) {
+		if (machine_numa_exists(node))
+			return node;
+	}
+	print_message("this kernel has no NUMA nodes\n");
+	return -1;
 }
 
 bool skip_without_kvm(void)

@@ -25,6 +25,9 @@ void config_usual(struct machine_config *config, enum machine_dirty_mode mode);
 /* Whether this host has no dirty rings; says so. */
 bool no_rings(void);
 
+/* A NUMA node with memory, or -1 where this kernel has none; says so. */
+int some_numa_node(void);
+
 struct machine_report report_of(struct machine *machine);
 void assert_healthy(struct machine *machine);
 

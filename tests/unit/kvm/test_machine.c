@@ -3,6 +3,7 @@
 #include "machine_fixture.h"
 
 #include <errno.h>
+#include <numaif.h>
 #include <string.h>
 
 #include "core/clock.h"
@@ -117,6 +118,42 @@ static void test_two_regions(void **state)
 	machine_free(machine);
 }
 
+/* RAM in several parts: they lie in one file, and where the host says. */
+static void test_numa_nodes(void **state)
+{
+	const struct ramlift_region *regions;
+	struct machine_config config;
+	struct machine *machine;
+	unsigned n_regions;
+
+	(void)state;
+	config_usual(&config, MACHINE_DIRTY_LOG);
+	config.n_numa_nodes = 3;
+	config.numa_nodes[0] = config.numa_nodes[2] = some_numa_node();
+	config.numa_nodes[1] = -1;
+	if (config.numa_nodes[0] < 0)
+		skip();
+	assert_ok(machine_new(&config, &machine, &error));
+	regions = machine_regions(machine, &n_regions);
+	assert_int_equal(n_regions, 3);
+	assert_ok(machine_resume(machine, &error));
+	wait_sweeps(machine, 1);
+	assert_healthy(machine);
+	for (unsigned i = 0; i < 3; i++) {
+		int wanted = config.numa_nodes[i], mode = -1, node = -1;
+
+		assert_int_equal(regions[i].numa_node, wanted);
+		assert_int_equal(get_mempolicy(&mode, NULL, 0, regions[i].hva, MPOL_F_ADDR), 0);
+		assert_int_equal(mode, wanted < 0 ? MPOL_DEFAULT : MPOL_BIND);
+		assert_int_equal(
+			get_mempolicy(&node, NULL, 0, regions[i].hva, MPOL_F_ADDR | MPOL_F_NODE),
+			0);
+		if (wanted >= 0)
+			assert_int_equal(node, wanted);
+	}
+	machine_free(machine);
+}
+
 static void assert_refused(const struct machine_config *config, int expected, const char *words)
 {
 	struct machine *machine = NULL;
@@ -144,6 +181,16 @@ static void test_refusals(void **state)
 	config_usual(&config, MACHINE_DIRTY_LOG);
 	config.n_vcpus = 17;
 	assert_refused(&config, -EINVAL, "vCPUs");
+	config_usual(&config, MACHINE_DIRTY_LOG);
+	config.n_numa_nodes = 2;
+	config.numa_nodes[1] = 1023;
+	assert_refused(&config, -EINVAL, "NUMA node 1023, which this host does not have");
+	config.numa_nodes[1] = 1024;
+	assert_refused(&config, -EINVAL, "numbered from 0 to 1023");
+	config.numa_nodes[1] = -2;
+	assert_refused(&config, -EINVAL, "numbered from 0 to 1023");
+	config.n_numa_nodes = 17;
+	assert_refused(&config, -EINVAL, "cannot be split over 17");
 	config_usual(&config, MACHINE_DIRTY_RING);
 	config.dirty_ring_entries = 1000;
 	if (!no_rings())
@@ -156,7 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_guest_runs), cmocka_unit_test(test_patterns),
 		cmocka_unit_test(test_idle),	   cmocka_unit_test(test_two_regions),
-		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_numa_nodes), cmocka_unit_test(test_refusals),
 	};
 
 	return run_on_kvm("machine", tests);

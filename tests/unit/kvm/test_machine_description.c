@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kvm/vmm/guest/layout.h"
 #include "kvm/vmm/machine_description.h"
 #include "kvm/vmm/machine_memory.h"
 
@@ -17,6 +18,10 @@ static void make(struct machine_description *description)
 	description->config.memory_bytes = 5ull << 30;
 	description->config.dirty_mode = MACHINE_DIRTY_LOG;
 	description->config.workload.pattern = WORKLOAD_SKEWED;
+	description->config.n_numa_nodes = 3;
+	description->config.numa_nodes[0] = 1;
+	description->config.numa_nodes[1] = -1;
+	description->config.numa_nodes[2] = 1023;
 	description->tsc_khz = 2400000;
 	description->cpuid.n = 3;
 	for (unsigned i = 0; i < 3; i++)
@@ -48,6 +53,8 @@ static void test_round_trip(void **state)
 	assert_int_equal(after.config.workload.pages_per_second, 1000);
 	assert_int_equal(after.config.workload.pattern, WORKLOAD_SKEWED);
 	assert_int_equal(after.config.workload.fill_percent, 75);
+	assert_int_equal(after.config.n_numa_nodes, 3);
+	assert_memory_equal(after.config.numa_nodes, before.config.numa_nodes, 3 * sizeof(int));
 	assert_int_equal(after.tsc_khz, 2400000);
 	assert_int_equal(after.cpuid.n, 3);
 	assert_int_equal(after.cpuid.entries[2].eax, 12);
@@ -83,6 +90,7 @@ static void test_damaged(void **state)
 			if (!ret) {
 				assert_true(made.config.workload.pattern <= WORKLOAD_SKEWED);
 				assert_true(made.cpuid.n <= MACHINE_MAX_CPUID);
+				assert_true(made.config.n_numa_nodes <= MACHINE_MAX_NODES);
 			}
 			bytes[at] ^= 1u << bit;
 		}
@@ -114,27 +122,129 @@ static void test_cpu_features(void **state)
 	assert_int_equal(machine_cpuid_check(&guest, &host, &error), 0);
 }
 
+/* More nodes, with the bytes for them, than there may be. */
+static void test_too_many_nodes(void **state)
+{
+	struct machine_description made, *many;
+	struct ramlift_error error;
+	uint8_t *larger;
+	void *bytes;
+	size_t n;
+
+	(void)state;
+	make(&made);
+	made.config.n_numa_nodes = MACHINE_MAX_NODES;
+	assert_int_equal(machine_description_encode(&made, &bytes, &n), 0);
+	larger = calloc(1, n + sizeof(uint32_t));
+	assert_non_null(larger);
+	memcpy(larger, bytes, n);
+	larger[70]++; /* how many there are: the last field but one byte of the head */
+	many = malloc(sizeof(*many));
+	assert_non_null(many);
+	assert_int_equal(machine_description_decode(larger, n + sizeof(uint32_t), many, &error),
+			 -EINVAL);
+	assert_non_null(strstr(error.text, "17 NUMA nodes"));
+	free(many);
+	free(larger);
+	free(bytes);
+}
+
+static unsigned plan(uint64_t memory_bytes, uint64_t page_size_bytes, const int *nodes,
+		     unsigned n_nodes, struct ramlift_region *regions)
+{
+	struct machine_config config;
+
+	machine_config_init(&config);
+	config.memory_bytes = memory_bytes;
+	config.page_size_bytes = page_size_bytes;
+	config.n_numa_nodes = n_nodes;
+	for (unsigned i = 0; i < n_nodes; i++)
+		config.numa_nodes[i] = nodes[i];
+	return machine_memory_plan(&config, regions);
+}
+
 static void test_memory_plan(void **state)
 {
 	struct ramlift_region regions[MACHINE_MAX_REGIONS];
 
 	(void)state;
-	assert_int_equal(machine_memory_plan(3ull << 30, 4096, regions), 1);
+	assert_int_equal(plan(3ull << 30, 4096, NULL, 0, regions), 1);
 	assert_int_equal(regions[0].size_bytes, 3ull << 30);
-	assert_int_equal(machine_memory_plan(64ull << 30, 1 << 30, regions), 2);
+	assert_int_equal(regions[0].numa_node, -1);
+	assert_int_equal(plan(64ull << 30, 1 << 30, NULL, 0, regions), 2);
 	assert_int_equal(regions[0].size_bytes, 3ull << 30);
 	assert_int_equal(regions[1].gpa, 4ull << 30);
 	assert_int_equal(regions[1].size_bytes, 61ull << 30);
 	assert_int_equal(regions[1].memfd_offset, 3ull << 30);
 }
 
+/* The part that a host page falls into: the first ones have one page more where it does not come
+ * out even. */
+static unsigned part_of(uint64_t page, uint64_t n_pages, unsigned n_parts)
+{
+	uint64_t end = 0;
+	unsigned part = 0;
+
+	for (;; part++) {
+		end += n_pages / n_parts + (part < n_pages % n_parts);
+		if (page < end)
+			return part;
+	}
+}
+
+static void check_plan(const struct ramlift_region *regions, unsigned n, uint64_t memory_bytes,
+		       uint64_t page, unsigned n_parts)
+{
+	uint64_t at = 0, n_pages = memory_bytes / page;
+
+	assert_in_range(n, n_parts, n_parts + 1);
+	for (unsigned i = 0; i < n; i++) {
+		const struct ramlift_region *region = &regions[i];
+		unsigned part = part_of(at / page, n_pages, n_parts);
+
+		assert_int_equal(region->memfd_offset, at);
+		assert_int_equal(region->gpa, at < GUEST_HOLE_GPA ? at : at + GUEST_HOLE_BYTES);
+		assert_true(region->size_bytes && region->size_bytes % page == 0);
+		at += region->size_bytes;
+		assert_true(region->gpa >= GUEST_HOLE_GPA || at <= GUEST_HOLE_GPA);
+		assert_int_equal(region->numa_node, 100 + part);
+		assert_int_equal(part_of(at / page - 1, n_pages, n_parts), part);
+	}
+	assert_int_equal(at, memory_bytes);
+}
+
+/* Equal parts in whole host pages, one after the other, and only the hole cuts one in two. */
+static void test_memory_plan_on_nodes(void **state)
+{
+	static const struct {
+		uint64_t memory_bytes, page;
+	} sizes[] = {
+		{ 7ull << 30, 1ull << 30 }, { 64ull << 20, 2ull << 20 },
+		{ 2ull << 30, 2ull << 20 }, { 3ull << 30, 4096 },
+		{ 6ull << 30, 4096 },	    { (64ull << 20) + 4096, 4096 },
+	};
+	struct ramlift_region regions[MACHINE_MAX_REGIONS];
+	int nodes[MACHINE_MAX_NODES];
+
+	(void)state;
+	for (unsigned i = 0; i < MACHINE_MAX_NODES; i++)
+		nodes[i] = 100 + (int)i;
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		for (unsigned n_nodes = 1; n_nodes <= 7; n_nodes++) {
+			unsigned n =
+				plan(sizes[i].memory_bytes, sizes[i].page, nodes, n_nodes, regions);
+
+			check_plan(regions, n, sizes[i].memory_bytes, sizes[i].page, n_nodes);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_damaged),
-		cmocka_unit_test(test_cpu_features),
-		cmocka_unit_test(test_memory_plan),
+		cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_cpu_features), cmocka_unit_test(test_too_many_nodes),
+		cmocka_unit_test(test_memory_plan),  cmocka_unit_test(test_memory_plan_on_nodes),
 	};
 
 	return cmocka_run_group_tests_name("machine_description", tests, NULL, NULL);

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "kvm/vmm/guest/layout.h"
 #include "kvm/vmm/machine_description.h"
+#include "kvm/vmm/machine_private.h"
 
 #define MSR_MTRR_DEF_TYPE 0x2ffu
 
@@ -184,6 +185,60 @@ static void test_tsc_frequency(void **unused)
 	free(description);
 }
 
+/* Memory that is split over nodes is split in the same way at the destination, on the nodes that
+ * the map says; a map to nowhere is refused, and nodes that are not here are left open. */
+static void test_numa_nodes(void **unused)
+{
+	struct machine_place from = { 0 }, to = { 0 };
+	struct ramlift_region made[RAMLIFT_MAX_REGIONS] = { 0 };
+	struct ramlift_guest_offer offer = { .name = "moved" };
+	const struct ramlift_region *regions;
+	struct machine_config config;
+	void *description;
+	unsigned n;
+
+	(void)unused;
+	config_usual(&config, MACHINE_DIRTY_LOG);
+	config.n_numa_nodes = 2;
+	config.numa_nodes[0] = some_numa_node();
+	config.numa_nodes[1] = -1;
+	if (config.numa_nodes[0] < 0)
+		skip();
+	assert_ok(machine_new(&config, &from.machine, &error));
+	offer.regions = machine_regions(from.machine, &offer.n_regions);
+	assert_int_equal(offer.n_regions, 2);
+	assert_ok(machine_describe(from.machine, &description, &offer.machine_bytes, &error));
+	offer.machine = description;
+
+	to.numa_map = (struct machine_numa_map){ 1, { 0 }, { 1000 } };
+	assert_int_equal(machine_guest_ops.create(&to, &offer, made, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "--numa-map leads to NUMA node 1000"));
+	assert_null(to.machine);
+
+	to.numa_map = (struct machine_numa_map){ 1, { -1 }, { config.numa_nodes[0] } };
+	assert_ok(machine_guest_ops.create(&to, &offer, made, &error));
+	regions = machine_regions(to.machine, &n);
+	assert_int_equal(n, 2);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(regions[i].numa_node, config.numa_nodes[0]);
+		assert_int_equal(made[i].numa_node, config.numa_nodes[0]);
+	}
+	machine_guest_ops.discard(&to);
+	free(description);
+
+	from.machine->config.numa_nodes[1] = 999; /* a node of a larger source */
+	assert_ok(machine_describe(from.machine, &description, &offer.machine_bytes, &error));
+	offer.machine = description;
+	to.numa_map.n = 0;
+	assert_ok(machine_guest_ops.create(&to, &offer, made, &error));
+	regions = machine_regions(to.machine, &n);
+	assert_int_equal(regions[0].numa_node, config.numa_nodes[0]);
+	assert_int_equal(regions[1].numa_node, -1);
+	machine_guest_ops.discard(&to);
+	machine_guest_ops.discard(&from);
+	free(description);
+}
+
 /* Moved while it still stamps its pages for the first time. */
 static void test_moves_early(void **state)
 {
@@ -337,6 +392,7 @@ int main(void)
 		cmocka_unit_test(test_state_moves),
 		cmocka_unit_test(test_msrs),
 		cmocka_unit_test(test_tsc_frequency),
+		cmocka_unit_test(test_numa_nodes),
 		cmocka_unit_test(test_moves_early),
 		cmocka_unit_test(test_lost_harvest_is_found),
 		cmocka_unit_test(test_damage_is_found),

@@ -191,6 +191,40 @@ static void test_wrong_number_of_vcpus(void **unused)
 	free(state);
 }
 
+/* Parts that were written apart make the same state as one writer; one that failed spoils it. */
+static void test_joined_parts(void **unused)
+{
+	struct state_writer writer, part[2];
+	void *state, *expected;
+	size_t bytes, expected_bytes;
+
+	(void)unused;
+	state_writer_init(&writer, 2);
+	for (unsigned vcpu = 0; vcpu < 2; vcpu++) {
+		state_writer_add(&writer, STATE_REGS, vcpu, "registers", 9);
+		state_writer_add(&writer, STATE_XSAVE, vcpu, "area", 4);
+	}
+	assert_int_equal(state_writer_finish(&writer, &expected, &expected_bytes), 0);
+	for (int fail = 0; fail < 2; fail++) {
+		state_writer_init(&writer, 2);
+		for (unsigned vcpu = 0; vcpu < 2; vcpu++) {
+			state_writer_init(&part[vcpu], 2);
+			state_writer_add(&part[vcpu], STATE_REGS, vcpu, "registers", 9);
+			state_writer_add(&part[vcpu], STATE_XSAVE, vcpu, "area", 4);
+		}
+		part[0].failed |= fail;
+		for (unsigned vcpu = 0; vcpu < 2; vcpu++) {
+			state_writer_join(&writer, &part[vcpu]);
+			assert_null(part[vcpu].bytes);
+		}
+		assert_int_equal(state_writer_finish(&writer, &state, &bytes), fail ? -ENOMEM : 0);
+	}
+	assert_int_equal(bytes, expected_bytes);
+	assert_memory_equal(state, expected, bytes);
+	free(state);
+	free(expected);
+}
+
 static void test_too_much_is_refused(void **unused)
 {
 	static uint8_t much[1 << 20];
@@ -215,6 +249,7 @@ int main(void)
 		cmocka_unit_test(test_random_bytes),
 		cmocka_unit_test(test_missing_and_double_parts),
 		cmocka_unit_test(test_wrong_number_of_vcpus),
+		cmocka_unit_test(test_joined_parts),
 		cmocka_unit_test(test_too_much_is_refused),
 	};
 

@@ -19,7 +19,6 @@ struct fake_id {
 	struct rdma_cm_id id;
 	struct fake_id *peer;
 	enum id_state state;
-	uint16_t port;
 	struct fake_id *next;
 };
 
@@ -193,24 +192,49 @@ int rdma_destroy_id(struct rdma_cm_id *raw)
 	return 0;
 }
 
-static bool at_device(const struct sockaddr *address)
+static void take_device(struct rdma_cm_id *raw, struct ibv_context *context)
 {
-	struct sockaddr_in v4;
+	raw->verbs = context;
+	raw->port_num = 1;
+}
 
-	memcpy(&v4, address, sizeof(v4));
-	return v4.sin_family == AF_INET && v4.sin_addr.s_addr == inet_addr(FAKE_ADDRESS);
+static void set_port(struct sockaddr_storage *address, uint16_t port)
+{
+	if (address->ss_family == AF_INET6)
+		((struct sockaddr_in6 *)address)->sin6_port = htons(port);
+	else
+		((struct sockaddr_in *)address)->sin_port = htons(port);
+}
+
+static uint16_t port_of(const struct sockaddr_storage *address)
+{
+	return ntohs(address->ss_family == AF_INET6 ? ((struct sockaddr_in6 *)address)->sin6_port
+						    : ((struct sockaddr_in *)address)->sin_port);
+}
+
+static socklen_t length_of(const struct sockaddr *address)
+{
+	return address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+					      : sizeof(struct sockaddr_in);
 }
 
 int rdma_bind_addr(struct rdma_cm_id *raw, struct sockaddr *address)
 {
+	struct sockaddr_storage any = { .ss_family = address->sa_family };
+	struct sockaddr_storage *source = &raw->route.addr.src_storage;
+	struct ibv_context *context = fake_device_at(address);
+
 	if (fake_fails(EADDRINUSE))
 		return -1;
-	if (at_device(address)) {
-		raw->verbs = &fake_context;
-		raw->port_num = 1;
+	if (!context && memcmp(address, &any, length_of(address)) != 0) {
+		errno = ENODEV;
+		return -1;
 	}
+	if (context)
+		take_device(raw, context);
+	memcpy(source, address, length_of(address));
 	pthread_mutex_lock(&fake_lock);
-	CONTAINER(struct fake_id, id, raw)->port = next_port++;
+	set_port(source, next_port++);
 	pthread_mutex_unlock(&fake_lock);
 	return 0;
 }
@@ -226,7 +250,7 @@ int rdma_listen(struct rdma_cm_id *raw, int backlog)
 
 __be16 rdma_get_src_port(struct rdma_cm_id *raw)
 {
-	return htons(CONTAINER(struct fake_id, id, raw)->port);
+	return htons(port_of(&raw->route.addr.src_storage));
 }
 
 int rdma_set_option(struct rdma_cm_id *raw, int level, int name, void *value, size_t length)
@@ -239,16 +263,16 @@ int rdma_resolve_addr(struct rdma_cm_id *raw, struct sockaddr *source, struct so
 		      int timeout_ms)
 {
 	struct fake_id *id = CONTAINER(struct fake_id, id, raw);
+	struct ibv_context *to = fake_device_at(peer);
 
-	(void)source;
-	assert(timeout_ms >= 0);
+	assert(timeout_ms >= 0 && (!source || source->sa_family == peer->sa_family));
 	if (fake_fails(EADDRNOTAVAIL))
 		return -1;
-	memcpy(&raw->route.addr.dst_storage, peer, sizeof(struct sockaddr_in));
+	memcpy(&raw->route.addr.dst_storage, peer, length_of(peer));
 	pthread_mutex_lock(&fake_lock);
-	if (at_device(peer)) {
-		raw->verbs = &fake_context;
-		raw->port_num = 1;
+	if (to) {
+		/* All networks are one here: every device reaches every other. */
+		take_device(raw, source ? fake_device_at(source) : to);
 		add_event(id, RDMA_CM_EVENT_ADDR_RESOLVED, 0);
 	} else {
 		add_event(id, RDMA_CM_EVENT_ADDR_ERROR, -ENODEV);
@@ -268,34 +292,34 @@ int rdma_resolve_route(struct rdma_cm_id *raw, int timeout_ms)
 	return 0;
 }
 
+/* A port belongs to one listener here, whatever its address. */
 static struct fake_id *listener_at(uint16_t port)
 {
 	struct fake_id *id;
 
-	for (id = ids; id && (id->state != LISTENING || id->port != port); id = id->next)
-		;
+	for (id = ids; id; id = id->next)
+		if (id->state == LISTENING && port_of(&id->id.route.addr.src_storage) == port)
+			break;
 	return id;
 }
 
 int rdma_connect(struct rdma_cm_id *raw, struct rdma_conn_param *param)
 {
 	struct fake_id *id = CONTAINER(struct fake_id, id, raw), *listener, *incoming;
-	struct sockaddr_in peer;
+	const struct sockaddr_storage *peer = &raw->route.addr.dst_storage;
 	struct fake_event *event;
 
 	/* 7 retries would be endless with soft-RoCE. */
 	assert(param->private_data_len <= PRIVATE_DATA_BYTES && param->retry_count < 7);
 	if (fake_fails(EIO))
 		return -1;
-	memcpy(&peer, &raw->route.addr.dst_storage, sizeof(peer));
 	pthread_mutex_lock(&fake_lock);
-	listener = listener_at(ntohs(peer.sin_port));
+	listener = listener_at(port_of(peer));
 	if (!listener) {
 		add_event(id, RDMA_CM_EVENT_REJECTED, 8);
 	} else {
 		incoming = id_new(listener->id.channel, listener->id.context);
-		incoming->id.verbs = &fake_context;
-		incoming->id.port_num = 1;
+		take_device(&incoming->id, fake_device_at((const struct sockaddr *)peer));
 		incoming->peer = id;
 		incoming->state = ANSWERING;
 		id->peer = incoming;
@@ -357,7 +381,7 @@ int rdma_disconnect(struct rdma_cm_id *raw)
 
 int rdma_create_qp(struct rdma_cm_id *raw, struct ibv_pd *pd, struct ibv_qp_init_attr *init)
 {
-	assert(pd->context == raw->verbs);
+	assert(pd->context == raw->verbs && init->send_cq->context == raw->verbs);
 	if (fake_fails(ENOMEM))
 		return -1;
 	raw->qp = fake_qp_new(pd, init);
@@ -368,19 +392,4 @@ void rdma_destroy_qp(struct rdma_cm_id *raw)
 {
 	fake_qp_free(raw->qp);
 	raw->qp = NULL;
-}
-
-struct ibv_context **rdma_get_devices(int *n)
-{
-	struct ibv_context **list = malloc(2 * sizeof(struct ibv_context *));
-
-	list[0] = &fake_context;
-	list[1] = NULL;
-	*n = 1;
-	return list;
-}
-
-void rdma_free_devices(struct ibv_context **list)
-{
-	free(list);
 }

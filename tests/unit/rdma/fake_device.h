@@ -11,7 +11,6 @@
 
 #define MAX_MRS	     256
 #define MAX_RECEIVES 16
-#define MAX_EVENTS   16
 #define MAX_ENTRIES  1024
 #define CONTAINER(type, member, pointer)                                                           \
 	((type *)(void *)((char *)(pointer)-offsetof(type, member)))
@@ -58,8 +57,15 @@ bool fake_fails(int code);
 /* An object more, or less. */
 void fake_count(int change);
 
+/* fake_rnic.c; NULL: there is no such device */
+struct ibv_context *fake_context(unsigned device);
+void fake_note_queue(struct ibv_context *context);
+
+/* fake_net.c */
+struct ibv_context *fake_device_at(const struct sockaddr *address);
+
 /* fake_verbs.c */
-extern struct ibv_context fake_context;
+void fake_verbs_ops(struct ibv_context_ops *ops);
 void fake_complete(struct ibv_cq *cq, struct fake_qp *qp, uint64_t wr_id, enum ibv_wc_status status,
 		   uint32_t bytes, unsigned retires);
 struct fake_mr *fake_find_mr(const struct ibv_pd *pd, uint32_t key, uint64_t address,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device, its completion queues and registrations: see fake.h. */
+/* Completion queues, protection domains and registrations: see fake.h. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -17,11 +17,8 @@ static struct {
 	int live;
 	unsigned fail_in;
 	bool failed, hold;
-	int max_qp_wr;
 	struct fake_mr *mrs[MAX_MRS];
 	uint32_t next_key;
-	struct ibv_async_event events[MAX_EVENTS];
-	unsigned n_events;
 } fake;
 
 void fake_count(int change)
@@ -58,11 +55,6 @@ void fake_fail_call(unsigned nth)
 bool fake_has_failed(void)
 {
 	return fake.failed;
-}
-
-void fake_limit_queues(int max_qp_wr)
-{
-	fake.max_qp_wr = max_qp_wr;
 }
 
 /* Completion queues. */
@@ -167,6 +159,7 @@ struct ibv_cq *ibv_create_cq(struct ibv_context *context, int cqe, void *cq_cont
 	cq->cq.cq_context = cq_context;
 	cq->cq.channel = channel;
 	cq->cq.cqe = cqe;
+	fake_note_queue(context);
 	fake_count(1);
 	return &cq->cq;
 }
@@ -286,78 +279,31 @@ int ibv_dereg_mr(struct ibv_mr *raw)
 	return 0;
 }
 
-int fake_access_of(const void *address)
+int fake_access_on(unsigned device, const void *address)
 {
 	for (unsigned i = 0; i < MAX_MRS; i++) {
 		struct fake_mr *mr = fake.mrs[i];
 
-		if (mr && (const char *)address >= (char *)mr->mr.addr &&
+		if (mr && mr->mr.context == fake_context(device) &&
+		    (const char *)address >= (char *)mr->mr.addr &&
 		    (const char *)address < (char *)mr->mr.addr + mr->mr.length)
 			return (int)mr->access;
 	}
 	return -1;
 }
 
-/* The device. */
-
-static struct ibv_device fake_device = { .name = "fake0" };
-
-struct ibv_context fake_context = {
-	.device = &fake_device,
-	.ops = { .poll_cq = poll_cq,
-		 .req_notify_cq = req_notify_cq,
-		 .post_send = fake_post_send,
-		 .post_recv = fake_post_recv },
-	.async_fd = -1,
-};
+void fake_verbs_ops(struct ibv_context_ops *ops)
+{
+	ops->poll_cq = poll_cq;
+	ops->req_notify_cq = req_notify_cq;
+	ops->post_send = fake_post_send;
+	ops->post_recv = fake_post_recv;
+}
 
 void fake_reset(void)
 {
-	assert(!fake_live());
-	if (fake_context.async_fd < 0)
-		fake_context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	fake_plug(1);
 	fake_fail_call(0);
 	fake.hold = false;
-	fake.max_qp_wr = 4096;
-}
-
-int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *attr)
-{
-	(void)context;
-	if (fake_fails(EIO))
-		return EIO;
-	memset(attr, 0, sizeof(*attr));
-	attr->max_qp_wr = fake.max_qp_wr;
-	attr->max_cqe = MAX_ENTRIES;
-	return 0;
-}
-
-void fake_async_event(enum ibv_event_type type, unsigned port)
-{
-	pthread_mutex_lock(&fake_lock);
-	fake.events[fake.n_events++] =
-		(struct ibv_async_event){ .element.port_num = (int)port, .event_type = type };
-	assert(fake.n_events < MAX_EVENTS);
-	pthread_mutex_unlock(&fake_lock);
-	eventfd_write(fake_context.async_fd, 1);
-}
-
-int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
-{
-	eventfd_t value;
-
-	if (eventfd_read(context->async_fd, &value))
-		return -1;
-	pthread_mutex_lock(&fake_lock);
-	*event = fake.events[0];
-	memmove(fake.events, fake.events + 1, --fake.n_events * sizeof(*event));
-	pthread_mutex_unlock(&fake_lock);
-	fake_count(1);
-	return 0;
-}
-
-void ibv_ack_async_event(struct ibv_async_event *event)
-{
-	(void)event;
-	fake_count(-1);
+	fake_limit_queues(4096);
 }

@@ -7,6 +7,7 @@
 
 #include "core/clock.h"
 #include "fake.h"
+#include "rdma/cm.h"
 
 const struct ramlift_transport *transport;
 
@@ -17,12 +18,16 @@ uint64_t pair_within_ms(uint64_t ms)
 
 struct sockaddr *pair_address(uint16_t port)
 {
-	static _Thread_local struct sockaddr_in address;
+	static _Thread_local union {
+		struct sockaddr_storage storage;
+		struct sockaddr any;
+		struct sockaddr_in v4;
+	} address;
 
-	address.sin_family = AF_INET;
-	address.sin_addr.s_addr = inet_addr(FAKE_ADDRESS);
-	address.sin_port = htons(port);
-	return (struct sockaddr *)&address;
+	address.v4.sin_family = AF_INET;
+	address.v4.sin_addr.s_addr = inet_addr(FAKE_ADDRESS);
+	address.v4.sin_port = htons(port);
+	return &address.any;
 }
 
 void pair_init(struct pair *pair, unsigned n_lanes)
@@ -32,7 +37,10 @@ void pair_init(struct pair *pair, unsigned n_lanes)
 	transport = ramlift_transport_rdma();
 	fake_reset();
 	memset(pair, 0, sizeof(*pair));
+	pair->n_rails = 1;
 	pair->n_lanes = n_lanes;
+	for (unsigned i = 0; i < PAIR_SLICES; i++)
+		pair->carriers[i] = 1;
 	pair->io_timeout_ns = 2 * NS_PER_S;
 	pair->interrupt_fd = -1;
 	memset(pair->session_id, 0x5a, sizeof(pair->session_id));
@@ -52,6 +60,25 @@ void pair_init(struct pair *pair, unsigned n_lanes)
 	}
 }
 
+void pair_name_rails(struct pair *pair, unsigned n_rails)
+{
+	static const char *const forward[] = { "fake0", "fake1" };
+	static const char *const backward[] = { "fake1", "fake0" };
+
+	fake_plug(n_rails);
+	pair->n_rails = n_rails;
+	pair->destination_rails = forward;
+	pair->source_rails = n_rails > 1 ? backward : forward;
+	for (unsigned i = 0; i < PAIR_SLICES; i++)
+		pair->carriers[i] = (1u << n_rails) - 1;
+}
+
+void pair_assert_same_memory(const struct pair *pair)
+{
+	assert_memory_equal(pair->source_ram, pair->destination_ram,
+			    PAIR_SLICES * PAIR_SLICE_BYTES);
+}
+
 void pair_fini(struct pair *pair)
 {
 	fake_hold_completions(false);
@@ -65,6 +92,10 @@ void pair_fini(struct pair *pair)
 struct transport_params pair_params(const struct pair *pair, const struct slice *slices)
 {
 	struct transport_params params = {
+		.rails = slices == pair->source_slices ? pair->source_rails
+						       : pair->destination_rails,
+		.n_rails = pair->n_rails,
+		.on_demand_paging = pair->on_demand_paging,
 		.n_lanes = pair->n_lanes,
 		.slices = slices,
 		.n_slices = PAIR_SLICES,
@@ -81,10 +112,11 @@ void pair_listen(struct pair *pair)
 	struct transport_params params = pair_params(pair, pair->destination_slices);
 
 	assert_int_equal(transport->listen(&params, pair_address(1), &pair->destination,
-					   &pair->port, &pair->destination_error),
+					   pair->bound, &pair->destination_error),
 			 0);
 	for (unsigned i = 0; i < PAIR_SLICES; i++)
-		assert_int_equal(transport->register_slice(pair->destination, i, &pair->keys[i],
+		assert_int_equal(transport->register_slice(pair->destination, i, pair->carriers[i],
+							   &pair->keys[i],
 							   &pair->destination_error),
 				 0);
 }
@@ -113,12 +145,13 @@ void pair_connect(struct pair *pair)
 {
 	struct transport_params params = pair_params(pair, pair->source_slices);
 
-	assert_int_equal(transport->connect(&params, pair_address(pair->port), pair_within_ms(5000),
+	assert_int_equal(transport->connect(&params, pair->bound, pair_within_ms(5000),
 					    &pair->source, &pair->source_error),
 			 0);
 	for (unsigned i = 0; i < PAIR_SLICES; i++) {
-		assert_int_equal(
-			transport->register_slice(pair->source, i, NULL, &pair->source_error), 0);
+		assert_int_equal(transport->register_slice(pair->source, i, pair->carriers[i], NULL,
+							   &pair->source_error),
+				 0);
 		transport->set_peer_key(pair->source, i, &pair->keys[i]);
 	}
 }
@@ -129,6 +162,15 @@ void pair_open(struct pair *pair)
 	pair_start_accept(pair);
 	pair_connect(pair);
 	pair_finish_accept(pair);
+}
+
+/* The next lane after this one that may carry the slice. */
+static unsigned next_lane(const struct pair *pair, unsigned lane, unsigned slice)
+{
+	do {
+		lane = (lane + 1) % pair->n_lanes;
+	} while (!(pair->carriers[slice] >> lane / (pair->n_lanes / pair->n_rails) & 1));
+	return lane;
 }
 
 int pair_send_all(struct pair *pair, uint32_t length_bytes)
@@ -147,8 +189,8 @@ int pair_send_all(struct pair *pair, uint32_t length_bytes)
 			};
 			if (n < TRANSPORT_MAX_BATCH && offset + length_bytes < PAIR_SLICE_BYTES)
 				continue;
+			lane = next_lane(pair, lane, slice);
 			ret = transport->post(pair->source, lane, writes, n, &pair->source_error);
-			lane = (lane + 1) % pair->n_lanes;
 			n = 0;
 		}
 	}
@@ -162,4 +204,41 @@ int pair_send_tokens(struct pair *pair, uint64_t token)
 	for (unsigned lane = 0; lane < pair->n_lanes && !ret; lane++)
 		ret = transport->token(pair->source, lane, token, &pair->source_error);
 	return ret;
+}
+
+enum rdma_cm_event_type pair_knock_with(const struct pair *pair, unsigned rail, const void *data,
+					unsigned n_bytes)
+{
+	struct rdma_conn_param param = { .private_data = data,
+					 .private_data_len = (uint8_t)n_bytes };
+	struct sockaddr_storage address = pair->bound[rail];
+	struct rdma_event_channel *channel;
+	struct rdma_cm_id *id;
+	struct cm_event event;
+
+	assert_int_equal(cm_channel_open(&channel, NULL), 0);
+	assert_int_equal(rdma_create_id(channel, &id, NULL, RDMA_PS_TCP), 0);
+	assert_int_equal(rdma_resolve_addr(id, NULL, (struct sockaddr *)&address, 100), 0);
+	assert_int_equal(rdma_connect(id, &param), 0);
+	for (unsigned tries = 0; tries < 1000; tries++) {
+		event.type = RDMA_CM_EVENT_TIMEWAIT_EXIT;
+		if (!cm_channel_next(channel, &event) && event.type != RDMA_CM_EVENT_ADDR_RESOLVED)
+			break;
+		clock_sleep_until(pair_within_ms(1));
+	}
+	rdma_destroy_id(id);
+	rdma_destroy_event_channel(channel);
+	return event.type;
+}
+
+enum rdma_cm_event_type pair_knock(const struct pair *pair, unsigned rail, unsigned lane,
+				   unsigned n_lanes, int session_change)
+{
+	struct cm_hello hello = { .lane = lane, .n_lanes = n_lanes };
+	uint8_t bytes[CM_HELLO_BYTES];
+
+	memcpy(hello.session_id, pair->session_id, SESSION_ID_BYTES);
+	hello.session_id[SESSION_ID_BYTES - 1] ^= (uint8_t)session_change;
+	cm_hello_pack(&hello, bytes);
+	return pair_knock_with(pair, rail, bytes, sizeof(bytes));
 }

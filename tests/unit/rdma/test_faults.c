@@ -143,7 +143,7 @@ static void test_error_completion(void **state)
 	pair_init(&pair, 2);
 	pair_open(&pair);
 	wrong = pair.keys[1];
-	wrong.key ^= 1;
+	wrong.rkeys[0] ^= 1;
 	transport->set_peer_key(pair.source, 1, &wrong);
 	assert_int_equal(transport->post(pair.source, 1, &write, 1, &pair.source_error), 0);
 	assert_int_equal(transport->drain(pair.source, 1, &pair.source_error), -EIO);
@@ -198,10 +198,10 @@ static void test_port_down(void **state)
 	pair_open(&pair);
 	watch_stop(pair.destination); /* it shares the device here: the events are the source's */
 	start_blocked_poster(&poster, &pair);
-	fake_async_event(IBV_EVENT_PORT_ERR, 2); /* not the lanes' port */
+	fake_async_event(0, IBV_EVENT_PORT_ERR, 2); /* not the lanes' port */
 	clock_sleep_until(pair_within_ms(20));
 	assert_int_equal(pthread_tryjoin_np(poster.thread, NULL), EBUSY);
-	fake_async_event(IBV_EVENT_PORT_ERR, 1);
+	fake_async_event(0, IBV_EVENT_PORT_ERR, 1);
 	pthread_join(poster.thread, NULL);
 	assert_int_equal(poster.ret, -EIO);
 	assert_non_null(strstr(pair.source_error.text, "RDMA device fake0: port error"));
@@ -266,12 +266,13 @@ static int run_source(struct session *session)
 	struct endpoint *endpoint;
 	int ret;
 
-	ret = transport->connect(&params, pair_address(pair->port), pair_within_ms(1000), &endpoint,
+	ret = transport->connect(&params, pair->bound, pair_within_ms(1000), &endpoint,
 				 &pair->source_error);
 	if (!ret)
 		ret = publish(session, &pair->source, endpoint);
 	for (unsigned i = 0; i < PAIR_SLICES && !ret; i++) {
-		ret = transport->register_slice(pair->source, i, NULL, &pair->source_error);
+		ret = transport->register_slice(pair->source, i, pair->carriers[i], NULL,
+						&pair->source_error);
 		transport->set_peer_key(pair->source, i, &pair->keys[i]);
 	}
 	if (!ret)
@@ -289,11 +290,11 @@ static int run_session(struct session *session)
 	struct transport_params params = pair_params(pair, pair->destination_slices);
 	int ret;
 
-	ret = transport->listen(&params, pair_address(1), &pair->destination, &pair->port,
+	ret = transport->listen(&params, pair_address(1), &pair->destination, pair->bound,
 				&pair->destination_error);
 	for (unsigned i = 0; i < PAIR_SLICES && !ret; i++)
-		ret = transport->register_slice(pair->destination, i, &pair->keys[i],
-						&pair->destination_error);
+		ret = transport->register_slice(pair->destination, i, pair->carriers[i],
+						&pair->keys[i], &pair->destination_error);
 	if (ret)
 		return ret;
 	assert_int_equal(pthread_create(&pair->acceptor, NULL, run_destination, session), 0);
@@ -302,17 +303,23 @@ static int run_session(struct session *session)
 	return ret ? ret : pair->accept_ret;
 }
 
-static void test_every_call_fails_once(void **state)
+/* How many calls can fail. */
+static unsigned fail_every_call(unsigned n_named_rails)
 {
 	unsigned nth = 0;
 	bool failed;
 
-	(void)state;
 	do {
 		struct session session = { .lock = PTHREAD_MUTEX_INITIALIZER };
 		int ret;
 
 		pair_init(&session.pair, 2);
+		if (n_named_rails) {
+			pair_name_rails(&session.pair, n_named_rails);
+			session.pair.on_demand_paging = true;
+			fake_page_on_demand(0);
+			fake_page_on_demand(1);
+		}
 		session.pair.io_timeout_ns = NS_PER_S;
 		session.pair.interrupt_fd = eventfd(0, EFD_CLOEXEC);
 		fake_fail_call(++nth);
@@ -325,14 +332,22 @@ static void test_every_call_fails_once(void **state)
 			assert_true(session.pair.source_error.code ||
 				    session.pair.destination_error.code);
 		if (!ret)
-			assert_memory_equal(session.pair.source_ram, session.pair.destination_ram,
-					    PAIR_SLICES * PAIR_SLICE_BYTES);
+			pair_assert_same_memory(&session.pair);
 		fake_fail_call(0);
 		close(session.pair.interrupt_fd);
 		pair_fini(&session.pair);
 	} while (failed);
-	print_message("%u calls can fail\n", nth - 1);
-	assert_true(nth > 50);
+	print_message("%u rails with names: %u calls can fail\n", n_named_rails, nth - 1);
+	return nth - 1;
+}
+
+static void test_every_call_fails_once(void **state)
+{
+	unsigned unnamed = fail_every_call(0);
+
+	(void)state;
+	assert_true(unnamed > 50);
+	assert_true(fail_every_call(2) > unnamed + 20);
 }
 
 int main(void)

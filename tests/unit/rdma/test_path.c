@@ -11,12 +11,6 @@
 #include "pair.h"
 #include "rdma/cm.h"
 
-static void assert_same_memory(const struct pair *pair)
-{
-	assert_memory_equal(pair->source_ram, pair->destination_ram,
-			    PAIR_SLICES * PAIR_SLICE_BYTES);
-}
-
 static void test_all_memory_arrives(void **state)
 {
 	struct pair pair;
@@ -34,7 +28,7 @@ static void test_all_memory_arrives(void **state)
 						 &pair.destination_error),
 			 0);
 	assert_int_equal(transport->fence(pair.destination, &pair.destination_error), 0);
-	assert_same_memory(&pair);
+	pair_assert_same_memory(&pair);
 	pair_fini(&pair);
 }
 
@@ -51,7 +45,7 @@ static void test_short_queues(void **state)
 	assert_int_equal(
 		transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000), NULL),
 		0);
-	assert_same_memory(&pair);
+	pair_assert_same_memory(&pair);
 	pair_fini(&pair);
 }
 
@@ -64,8 +58,8 @@ static void test_access(void **state)
 	(void)state;
 	pair_init(&pair, 1);
 	pair_open(&pair);
-	assert_int_equal(fake_access_of(pair.source_ram), IBV_ACCESS_RELAXED_ORDERING);
-	assert_int_equal(fake_access_of(pair.destination_ram),
+	assert_int_equal(fake_access_on(0, pair.source_ram), IBV_ACCESS_RELAXED_ORDERING);
+	assert_int_equal(fake_access_on(0, pair.destination_ram),
 			 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 	pair_fini(&pair);
 }
@@ -136,42 +130,6 @@ static void test_orderly_ends(void **state)
 	pair_fini(&pair);
 }
 
-/* A connect request with that private data; returns how it ended. */
-static enum rdma_cm_event_type knock(uint16_t port, const void *data, unsigned n_bytes)
-{
-	struct rdma_conn_param param = { .private_data = data,
-					 .private_data_len = (uint8_t)n_bytes };
-	struct rdma_event_channel *channel;
-	struct rdma_cm_id *id;
-	struct cm_event event;
-
-	assert_int_equal(cm_channel_open(&channel, NULL), 0);
-	assert_int_equal(rdma_create_id(channel, &id, NULL, RDMA_PS_TCP), 0);
-	assert_int_equal(rdma_resolve_addr(id, NULL, pair_address(port), 100), 0);
-	assert_int_equal(rdma_connect(id, &param), 0);
-	for (unsigned tries = 0; tries < 1000; tries++) {
-		event.type = RDMA_CM_EVENT_TIMEWAIT_EXIT;
-		if (!cm_channel_next(channel, &event) && event.type != RDMA_CM_EVENT_ADDR_RESOLVED)
-			break;
-		clock_sleep_until(pair_within_ms(1));
-	}
-	rdma_destroy_id(id);
-	rdma_destroy_event_channel(channel);
-	return event.type;
-}
-
-static enum rdma_cm_event_type knock_with(const struct pair *pair, unsigned lane, unsigned n_lanes,
-					  int session_change)
-{
-	struct cm_hello hello = { .lane = lane, .n_lanes = n_lanes };
-	uint8_t bytes[CM_HELLO_BYTES];
-
-	memcpy(hello.session_id, pair->session_id, SESSION_ID_BYTES);
-	hello.session_id[SESSION_ID_BYTES - 1] ^= (uint8_t)session_change;
-	cm_hello_pack(&hello, bytes);
-	return knock(pair->port, bytes, sizeof(bytes));
-}
-
 static void test_strangers_are_turned_away(void **state)
 {
 	struct pair pair;
@@ -180,22 +138,22 @@ static void test_strangers_are_turned_away(void **state)
 	pair_init(&pair, 2);
 	pair_listen(&pair);
 	pair_start_accept(&pair);
-	assert_int_equal(knock_with(&pair, 0, 2, 1), RDMA_CM_EVENT_REJECTED);
-	assert_int_equal(knock_with(&pair, 2, 2, 0), RDMA_CM_EVENT_REJECTED);
-	assert_int_equal(knock_with(&pair, 0xffff, 2, 0), RDMA_CM_EVENT_REJECTED);
-	assert_int_equal(knock_with(&pair, 0, 3, 0), RDMA_CM_EVENT_REJECTED);
-	assert_int_equal(knock(pair.port, NULL, 0), RDMA_CM_EVENT_REJECTED);
-	assert_int_equal(knock(pair.port, "hello", 5), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(pair_knock(&pair, 0, 0, 2, 1), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(pair_knock(&pair, 0, 2, 2, 0), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(pair_knock(&pair, 0, 0xffff, 2, 0), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(pair_knock(&pair, 0, 0, 3, 0), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(pair_knock_with(&pair, 0, NULL, 0), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(pair_knock_with(&pair, 0, "hello", 5), RDMA_CM_EVENT_REJECTED);
 	pair_connect(&pair);
 	pair_finish_accept(&pair);
 	/* All lanes are taken: not even the session itself may join again. */
-	assert_int_equal(knock_with(&pair, 1, 2, 0), RDMA_CM_EVENT_REJECTED);
+	assert_int_equal(pair_knock(&pair, 0, 1, 2, 0), RDMA_CM_EVENT_REJECTED);
 	assert_int_equal(pair_send_all(&pair, 4096), 0);
 	assert_int_equal(pair_send_tokens(&pair, PAIR_TOKEN), 0);
 	assert_int_equal(
 		transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000), NULL),
 		0);
-	assert_same_memory(&pair);
+	pair_assert_same_memory(&pair);
 	pair_fini(&pair);
 }
 
@@ -210,8 +168,8 @@ static void test_wrong_session_at_the_source(void **state)
 	pair_start_accept(&pair);
 	params = pair_params(&pair, pair.source_slices);
 	params.session_id[3] ^= 1;
-	assert_int_equal(transport->connect(&params, pair_address(pair.port), pair_within_ms(5000),
-					    &pair.source, &pair.source_error),
+	assert_int_equal(transport->connect(&params, pair.bound, pair_within_ms(5000), &pair.source,
+					    &pair.source_error),
 			 -ECONNREFUSED);
 	assert_non_null(strstr(pair.source_error.text, "another session"));
 	assert_null(pair.source);
@@ -228,8 +186,9 @@ static void test_nobody_listens(void **state)
 	(void)state;
 	pair_init(&pair, 2);
 	params = pair_params(&pair, pair.source_slices);
-	assert_int_equal(transport->connect(&params, pair_address(9), pair_within_ms(5000),
-					    &pair.source, &pair.source_error),
+	assert_int_equal(transport->connect(&params,
+					    (const struct sockaddr_storage *)pair_address(9),
+					    pair_within_ms(5000), &pair.source, &pair.source_error),
 			 -ECONNREFUSED);
 	pair_fini(&pair);
 }
@@ -278,9 +237,9 @@ static void test_listen_anywhere(void **state)
 	pair_init(&pair, 1);
 	params = pair_params(&pair, pair.destination_slices);
 	assert_int_equal(transport->listen(&params, (struct sockaddr *)&any, &pair.destination,
-					   &pair.port, &pair.destination_error),
+					   pair.bound, &pair.destination_error),
 			 0);
-	assert_int_equal(transport->register_slice(pair.destination, 0, &pair.keys[0], NULL), 0);
+	assert_int_equal(transport->register_slice(pair.destination, 0, 1, &pair.keys[0], NULL), 0);
 	pair_fini(&pair);
 }
 

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The destination's way to the first page: wait for a connection that is a source, choose the
+ * transport, create the guest, let the lanes in. What comes from the peer is checked before it is
+ * used.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/destination.h"
+#include "core/error.h"
+#include "core/rails.h"
+
+#define IO_TIMEOUT_NS (5 * NS_PER_S)
+#define FIRST_WORD_NS (5 * NS_PER_S) /* for a stranger to become a source */
+/* When a connection went away again, or descriptors are short. */
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+
+#define NO_CANCEL_DEADLINE UINT64_MAX
+
+/* Read the first message of a connection. It must be an OFFER that can be read. */
+static int read_offer(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	struct message *message;
+	int ret;
+
+	ret = session_receive(&destination->session, clock_now_ns() + FIRST_WORD_NS,
+			      "waiting for an OFFER", &message, error);
+	if (ret)
+		return ret;
+	ret = offer_decode(message->payload, message->length_bytes, &destination->offer);
+	if (ret) {
+		free(message);
+		return error_set(error, ret, "the OFFER cannot be read");
+	}
+	destination->offer_message = message;
+	return 0;
+}
+
+static void turn_away(struct ramlift_destination *destination, const struct ramlift_error *error)
+{
+	session_send_abort(&destination->session, error);
+	channel_close(destination->session.channel);
+	destination->session.channel = NULL;
+}
+
+int destination_await_source(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	for (;;) {
+		struct ramlift_error stranger = { 0 };
+		int fd, ret;
+
+		ret = wait_for_fd(destination->listen_fd, POLLIN, NO_CANCEL_DEADLINE,
+				  destination->session.cancel_fd);
+		if (ret == -ETIMEDOUT)
+			continue;
+		if (ret)
+			return error_set(error, ret,
+					 ret == -ECANCELED ? "cancelled"
+							   : "cannot wait for connections: %s",
+					 strerror(-ret));
+		fd = accept4(destination->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0) {
+			clock_sleep_until(clock_now_ns() + ACCEPT_PAUSE_NS);
+			continue;
+		}
+		ret = channel_open(fd, destination->config.timeouts.heartbeat_ns,
+				   &destination->session.channel, error);
+		if (ret)
+			return ret;
+		destination->session.phase = RAMLIFT_PHASE_PREFLIGHT;
+		ret = read_offer(destination, &stranger);
+		if (!ret)
+			return 0;
+		turn_away(destination, &stranger);
+		destination->session.phase = RAMLIFT_PHASE_IDLE;
+	}
+}
+
+static int probe(struct ramlift_destination *destination, const struct ramlift_transport *transport,
+		 const struct sockaddr *local, struct ramlift_error *error)
+{
+	const struct ramlift_destination_config *config = &destination->config;
+	unsigned n_rails = config->n_rails ? config->n_rails : 1;
+
+	if (destination->offer.n_rails != n_rails)
+		return error_set(error, -EINVAL,
+				 "the source has %u rails, this side %u: name as many with --rails "
+				 "on both sides",
+				 destination->offer.n_rails, n_rails);
+	if (!config->n_rails)
+		return transport->probe(local, NULL, error);
+	if (!transport->probe_rails)
+		return error_set(error, -ENODEV, "rails are RDMA devices: they do not go with %s",
+				 transport->name);
+	return transport->probe_rails(config->rails, config->n_rails, error);
+}
+
+/* The source's first choice that this side has, and can be reached by. */
+static int choose_transport(struct ramlift_destination *destination, const struct sockaddr *local,
+			    uint8_t *choice, struct ramlift_error *error)
+{
+	const struct ramlift_destination_config *config = &destination->config;
+	const struct offer *offer = &destination->offer;
+	int ret = error_set(error, -EPROTONOSUPPORT,
+			    "the destination allows none of the offered transports: "
+			    "choose the same --transport on both sides");
+
+	for (unsigned i = 0; i < offer->n_transports; i++) {
+		for (unsigned j = 0; j < config->n_transports; j++) {
+			if (strcmp(config->transports[j]->name, offer->transports[i]))
+				continue;
+			ret = probe(destination, config->transports[j], local, error);
+			if (ret)
+				continue;
+			destination->transport = config->transports[j];
+			destination->session.stats.transport = destination->transport->name;
+			*choice = (uint8_t)i;
+			error->code = 0; /* those that cannot do not matter */
+			return 0;
+		}
+	}
+	return ret;
+}
+
+static int create_guest(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	const struct ramlift_destination_config *config = &destination->config;
+	struct offer *offer = &destination->offer;
+	struct ramlift_guest_offer guest_offer = {
+		.name = offer->name,
+		.machine = offer->machine,
+		.machine_bytes = offer->machine_bytes,
+		.regions = offer->regions,
+		.n_regions = offer->n_regions,
+	};
+	struct ramlift_region regions[RAMLIFT_MAX_REGIONS];
+	int ret;
+
+	memcpy(regions, offer->regions, sizeof(regions));
+	ret = config->guest_ops->create(config->guest, &guest_offer, regions, error);
+	if (ret)
+		return ret;
+	destination->has_guest = true;
+	for (unsigned i = 0; i < offer->n_regions; i++) {
+		if (!regions[i].hva || regions[i].gpa != offer->regions[i].gpa ||
+		    regions[i].size_bytes != offer->regions[i].size_bytes)
+			return error_set(error, -EINVAL,
+					 "region %u was created with another place or size", i);
+	}
+	ret = ram_init(&destination->ram, regions, offer->n_regions, offer->slice_bytes);
+	if (ret)
+		return error_set(error, ret, "no memory for the table of slices");
+	destination->has_ram = true;
+	destination->session.stats.ram_bytes = destination->ram.bytes;
+	return 0;
+}
+
+static int listen_for_lanes(struct ramlift_destination *destination, const struct address *local,
+			    struct accept *accept, struct ramlift_error *error)
+{
+	const struct ramlift_destination_config *config = &destination->config;
+	struct sockaddr_storage addresses[RAMLIFT_MAX_RAILS];
+	struct transport_params params = {
+		.rails = config->n_rails ? config->rails : NULL,
+		.n_rails = destination->offer.n_rails,
+		.on_demand_paging = config->on_demand_paging,
+		.n_lanes = destination->offer.n_lanes,
+		.slices = destination->ram.slices,
+		.n_slices = destination->ram.n_slices,
+		.interrupt_fd = destination->session.cancel_fd,
+		.io_timeout_ns = IO_TIMEOUT_NS,
+	};
+
+	int ret;
+
+	memcpy(params.session_id, destination->session.id, SESSION_ID_BYTES);
+	destination->session.stats.n_lanes = params.n_lanes;
+	ret = destination->transport->listen(&params, (const struct sockaddr *)&local->socket,
+					     &destination->endpoint, addresses, error);
+	if (ret)
+		return ret;
+	accept->n_rails = params.n_rails;
+	for (unsigned i = 0; i < params.n_rails; i++)
+		rail_address_pack(&addresses[i], config->n_rails, &accept->rails[i]);
+	return 0;
+}
+
+/* On a registrar's thread. The source hears of it before anything else may happen to the slice. */
+static int announce_slice(void *context, unsigned slice, const struct slice_key *key,
+			  struct ramlift_error *error)
+{
+	struct ramlift_destination *destination = context;
+	struct slice_key_message message = { .slice = slice, .key = *key };
+	uint32_t length;
+	void *payload = slice_key_encode(&message, &length);
+
+	atomic_store(&destination->slices[slice], SLICE_REGISTERED);
+	return channel_send_owned(destination->session.channel, MESSAGE_SLICE_KEY, payload, length,
+				  error);
+}
+
+static int clear_slice(void *context, unsigned index, struct ramlift_error *error)
+{
+	struct ramlift_destination *destination = context;
+	const struct slice *slice = &destination->ram.slices[index];
+
+	return destination->carried->clear(destination->session.carrier, slice->hva,
+					   slice->size_bytes, error);
+}
+
+int destination_prepare(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	struct registrar_config registrar = {
+		.n_slices = 0,
+		.before = destination->carried && destination->carried->clear ? clear_slice : NULL,
+		.n_threads = destination->config.register_threads,
+		.ready = announce_slice,
+		.context = destination,
+	};
+	struct accept accept = { .fresh = true }; /* create() or clear() promise zeros */
+	struct address local;
+	uint32_t length;
+	void *payload;
+	int ret;
+
+	session_enter(&destination->session, RAMLIFT_PHASE_PREPARE);
+	ret = channel_local_address(destination->session.channel, &local);
+	if (ret)
+		return error_set(error, ret, "the connection broke: %s", strerror(-ret));
+	ret = choose_transport(destination, (struct sockaddr *)&local.socket, &accept.transport,
+			       error);
+	if (!ret)
+		ret = create_guest(destination, error);
+	if (!ret)
+		ret = listen_for_lanes(destination, &local, &accept, error);
+	if (ret)
+		return ret;
+	payload = accept_encode(&accept, &length);
+	ret = channel_send_owned(destination->session.channel, MESSAGE_ACCEPT, payload, length,
+				 error);
+	if (ret)
+		return ret;
+	ret = destination->transport->accept(
+		destination->endpoint, clock_now_ns() + destination->config.timeouts.connect_ns,
+		error);
+	if (ret)
+		return ret;
+	registrar.transport = destination->transport;
+	registrar.endpoint = destination->endpoint;
+	registrar.n_slices = destination->ram.n_slices;
+	destination->slices = calloc(destination->ram.n_slices, sizeof(*destination->slices));
+	if (!destination->slices)
+		return error_set(error, -ENOMEM, "no memory for an account of the slices");
+	return registrar_start(&registrar, &destination->registrar, error);
+}
