@@ -144,6 +144,8 @@ static void test_cancel_while_streaming(void **unused)
 	ret = ramlift_source_run(pair.source, &pair.source_error);
 	pthread_join(canceller, NULL);
 	pair_join(&pair);
+	if (ret != -ECANCELED)
+		print_message("source: %s\n", pair.source_error.text);
 	assert_int_equal(ret, -ECANCELED);
 	assert_int_equal(pair.destination_ret, -ECANCELED);
 	pair_assert_stayed(&pair);
