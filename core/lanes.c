@@ -81,11 +81,11 @@ static void settle(struct lane *lane)
 	unsigned rail = lane->index / (config->n_lanes / config->n_rails);
 	char name[16];
 
-	snprintf(name, sizeof(name), "ramlift-lane%u", lane->index % RAMLIFT_MAX_LANES);
-	pthread_setname_np(pthread_self(), name);
 	if (config->transport->rail_node)
 		placement_bind_thread(config->transport->rail_node(config->endpoint, rail));
 	atomic_store(&lane->numa_node, placement_here());
+	snprintf(name, sizeof(name), "ramlift-lane%u", lane->index % RAMLIFT_MAX_LANES);
+	pthread_setname_np(pthread_self(), name);
 }
 
 static void *lane_thread(void *argument)
