@@ -180,19 +180,28 @@ static void want_slices(struct ramlift_source *source)
 {
 	const struct ram *ram = &source->ram;
 	bool all = source->config.pin == RAMLIFT_PIN_ALL;
+	/* More than there is room for would drive out what has come in, before a lane finds it. */
+	uint64_t room = source->config.pin == RAMLIFT_PIN_BUDGET ? source->config.pin_budget_bytes
+								 : UINT64_MAX;
 
 	for (uint64_t offset = 0, left = ram->n_slices; left; offset += ram->slice_bytes) {
 		for (unsigned i = 0; i < ram->n_regions; i++) {
 			unsigned slice =
 				ram->first_slice[i] + (unsigned)(offset / ram->slice_bytes);
+			uint64_t size_bytes;
 
 			if (offset >= ram->regions[i].size_bytes)
 				continue;
 			left--;
-			if (all || dirty_set_has(&source->set,
-						 ram->first_stripe[i] + offset / STRIPE_BYTES,
-						 ram->slice_bytes / STRIPE_BYTES))
-				pins_want(source->pins, slice);
+			size_bytes = ram->slices[slice].size_bytes; /* the last one's may be less */
+			if (size_bytes > room ||
+			    (!all &&
+			     !dirty_set_has(&source->set,
+					    ram->first_stripe[i] + offset / STRIPE_BYTES,
+					    (size_bytes + STRIPE_BYTES - 1) / STRIPE_BYTES)))
+				continue;
+			room -= size_bytes;
+			pins_want(source->pins, slice);
 		}
 	}
 }
