@@ -437,6 +437,55 @@ static void test_threads_that_need_what_others_hold(void **unused)
 	hold_and_release(N_SLICES, 3, 1000);
 }
 
+/* ---- a slice that is taken away at the moment in which somebody takes hold of it ---- */
+
+#define ROBBERIES 2000u
+
+struct robbery {
+	struct rig *rig;
+	atomic_bool over;
+};
+
+static void *victim_thread(void *argument)
+{
+	static const struct transport_write write = { .slice = 0,
+						      .length_bytes = RAMLIFT_PAGE_BYTES };
+	struct robbery *robbery = argument;
+	struct rig *rig = robbery->rig;
+
+	while (!atomic_load(&robbery->over)) {
+		if (!pins_hold(rig->pins, 0)) {
+			pins_want(rig->pins, 0);
+			continue;
+		}
+		/* The transport ends the process where the slice is not there any more. */
+		if (memory_transport()->post(rig->from, 0, &write, 1, NULL) ||
+		    memory_transport()->drain(rig->from, 0, NULL))
+			abort();
+		pins_release(rig->pins, 0);
+	}
+	return NULL;
+}
+
+static void test_who_holds_in_the_last_moment(void **unused)
+{
+	struct robbery robbery = { .over = false };
+	pthread_t victim;
+	struct rig rig;
+
+	(void)unused;
+	rig_init(&rig, SLICE_BYTES, 1);
+	robbery.rig = &rig;
+	assert_int_equal(pthread_create(&victim, NULL, victim_thread, &robbery), 0);
+	for (unsigned i = 0; i < ROBBERIES; i++) {
+		await(&rig, 1);
+		pins_release(rig.pins, 1);
+	}
+	atomic_store(&robbery.over, true);
+	pthread_join(victim, NULL);
+	rig_fini(&rig);
+}
+
 static void test_asking_fails(void **unused)
 {
 	struct ramlift_error error = { 0 };
@@ -534,6 +583,7 @@ int main(void)
 		cmocka_unit_test(test_nothing_goes_without_need),
 		cmocka_unit_test(test_all_have_their_turn),
 		cmocka_unit_test(test_threads_that_need_what_others_hold),
+		cmocka_unit_test(test_who_holds_in_the_last_moment),
 		cmocka_unit_test(test_asking_fails),
 		cmocka_unit_test(test_retiring_fails),
 		cmocka_unit_test(test_registering_here_fails),
