@@ -39,7 +39,7 @@ struct header {
 	struct {
 		uint32_t slice, length_bytes;
 		uint64_t offset_bytes;
-	} writes[32];
+	} writes[64];
 };
 
 static const uint64_t slice_bytes[N_SLICES] = { 64 * PAGE, 80 * PAGE, PAGE };
@@ -632,7 +632,7 @@ static void attack_with_batch(uint32_t n_writes, unsigned wrong)
 	int fd;
 
 	memset(junk, 0x66, sizeof(junk));
-	for (unsigned i = 0; i < 32; i++) {
+	for (unsigned i = 0; i < 64; i++) {
 		header.writes[i].length_bytes = htobe32(1);
 		header.writes[i].slice = htobe32(i == wrong ? N_SLICES : 0);
 	}
@@ -652,9 +652,9 @@ static void attack_with_batch(uint32_t n_writes, unsigned wrong)
 static void test_no_batch_is_too_long(void **unused)
 {
 	(void)unused;
-	attack_with_batch(32, 31);
+	attack_with_batch(64, 63);
 	attack_with_batch(2, 1);
-	attack_with_batch(33, UINT32_MAX);
+	attack_with_batch(65, UINT32_MAX);
 	attack_with_batch(1u << 31, UINT32_MAX);
 	attack_with_batch(UINT32_MAX, UINT32_MAX);
 }
