@@ -16,11 +16,12 @@
 #include <string.h>
 
 #include "bench/endpoint_pair.h"
+#include "bench/usable_pins.h"
 #include "core/clock.h"
 #include "core/dirty_set.h"
 #include "core/lanes.h"
 
-#define DEADLINE_NS (120 * NS_PER_S)
+#define DEADLINE_NS (30 * NS_PER_S)
 #define POLL_NS	    (NS_PER_MS / 2)
 #define MAX_ROUNDS  1000u
 
@@ -75,11 +76,19 @@ static uint64_t dirty_round(const struct pattern *pattern, struct ramlift_dirty_
 /* Until all that was dirty has arrived. */
 static void await_round(struct lanes *lanes, const struct ramlift_dirty_sink *set)
 {
+	uint64_t deadline_ns = clock_now_ns() + DEADLINE_NS;
 	struct ramlift_error error = { 0 };
 
 	while (lanes_done_bytes(lanes) < dirty_set_added_bytes(set)) {
 		if (lanes_check(lanes, &error))
 			die(&error, "send");
+		if (clock_now_ns() > deadline_ns) {
+			fprintf(stderr, "lanes: stalled: %llu of %llu bytes done, %llu in flight\n",
+				(unsigned long long)lanes_done_bytes(lanes),
+				(unsigned long long)dirty_set_added_bytes(set),
+				(unsigned long long)lanes_in_flight_bytes(lanes));
+			exit(1);
+		}
 		clock_sleep_until(clock_now_ns() + POLL_NS);
 	}
 }
@@ -136,61 +145,6 @@ static void print_report(const struct options *options, const struct endpoint_pa
 	printf("]}\n");
 }
 
-/* Slices are registered already, and not part of what is measured: an account that says so. */
-static const unsigned one_rail = 1;
-
-static int registered_already(struct endpoint *endpoint, unsigned slice, unsigned rails,
-			      struct slice_key *key, struct ramlift_error *error)
-{
-	(void)endpoint;
-	(void)slice;
-	(void)rails;
-	(void)key;
-	(void)error;
-	return 0;
-}
-
-static int ask_nobody(void *context, unsigned slice, unsigned rails, struct ramlift_error *error)
-{
-	(void)context;
-	(void)slice;
-	(void)rails;
-	(void)error;
-	return 0;
-}
-
-static void wake_nobody(void *context)
-{
-	(void)context;
-}
-
-static struct pins *make_pins(const struct endpoint_pair *pair)
-{
-	static const struct ramlift_transport transport = { .register_slice = registered_already };
-	struct pins_config config = {
-		.ram = &pair->ram,
-		.transport = &transport,
-		.endpoint = pair->endpoint,
-		.region_rails = &one_rail,
-		.n_threads = 1,
-		.ask = ask_nobody,
-		.usable = wake_nobody,
-	};
-	struct ramlift_error error = { 0 };
-	struct pins *pins;
-
-	if (pins_start(&config, &pins, &error))
-		die(&error, "pins");
-	for (unsigned i = 0; i < pair->ram.n_slices; i++) {
-		pins_want(pins, i);
-		if (pins_peer_ready(pins, i, &error))
-			die(&error, "pins");
-	}
-	while (!pins_settled(pins))
-		clock_sleep_until(clock_now_ns() + POLL_NS);
-	return pins;
-}
-
 static void send_memory(const struct options *options)
 {
 	static struct endpoint_pair pair;
@@ -204,7 +158,7 @@ static void send_memory(const struct options *options)
 	endpoint_pair_open(&pair, &options->way, &options->setup);
 	if (dirty_set_init(&set, &pair.ram))
 		die(NULL, "no memory for the bitmaps");
-	pins = make_pins(&pair);
+	pins = usable_pins(&pair.ram, pair.endpoint);
 	config = (struct lanes_config){
 		.ram = &pair.ram,
 		.set = &set,
@@ -213,7 +167,7 @@ static void send_memory(const struct options *options)
 		.endpoint = pair.endpoint,
 		.n_rails = 1,
 		.n_lanes = pair.setup.lanes,
-		.region_rails = &one_rail,
+		.region_rails = usable_pins_region_rails,
 	};
 	if (lanes_start(&config, &lanes, &error))
 		die(&error, "lanes");

@@ -323,6 +323,7 @@ static uint32_t parse_memory(struct argp_state *state, const char *text)
 enum {
 	OPTION_RANDOM = 256,
 	OPTION_PREALLOC,
+	OPTION_DATA,
 	OPTION_STATE,
 	OPTION_WRITE_RATE,
 	OPTION_WRITE_SET,
@@ -342,6 +343,7 @@ static const struct argp_option option_table[] = {
 	{ "mib", 'm', "NUMBER", 0, "the guest's memory, 256 MiB", 1 },
 	{ "memory", 'M', "KIND", 0, "memfd (the default), anonymous, thp, hugetlb", 1 },
 	{ "random", OPTION_RANDOM, "PERCENT", 0, "pages with random contents, 100", 1 },
+	{ "data-mib", OPTION_DATA, "NUMBER", 0, "so many random MiB, evenly spread, instead", 1 },
 	{ "prealloc", OPTION_PREALLOC, NULL, 0, "touch all memory on both sides before", 1 },
 	{ "state-kib", OPTION_STATE, "NUMBER", 0, "the guest's state besides memory, 32 KiB", 1 },
 	{ "write-mib-per-s", OPTION_WRITE_RATE, "NUMBER", 0, "a thread dirties so much", 1 },
@@ -375,6 +377,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 		return 0;
 	case OPTION_RANDOM:
 		shape->random_percent = (uint32_t)parse_number(state, text, 0, 100);
+		return 0;
+	case OPTION_DATA:
+		shape->data_mib = (uint32_t)parse_number(state, text, 1, 1u << 20);
 		return 0;
 	case OPTION_PREALLOC:
 		shape->preallocated = 1;
@@ -419,6 +424,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (state->arg_num != 2)
 			argp_usage(state);
+		if (shape->data_mib > shape->bytes >> 20)
+			argp_error(state, "more data than memory");
 		if (!shape->write_set_bytes || shape->write_set_bytes > shape->bytes)
 			shape->write_set_bytes = shape->bytes;
 		return 0;

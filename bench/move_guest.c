@@ -12,6 +12,7 @@
 #include "bench/pair.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/zero.h"
 
 #define HUGE_BYTES     (2ull << 20)
 #define GROUP_PAGES    32u /* written under one lock: some microseconds */
@@ -67,6 +68,13 @@ void move_guest_fill(struct move_guest *guest)
 	uint64_t n_pages = guest->shape.bytes / RAMLIFT_PAGE_BYTES;
 	char *hva = guest->region.hva;
 
+	if (guest->shape.data_mib) {
+		uint64_t n_mib = guest->shape.bytes >> 20, n = guest->shape.data_mib;
+
+		for (uint64_t i = 0; i < n; i++)
+			fill_random(hva + (i * n_mib / n << 20), 1u << 20);
+		return;
+	}
 	if (percent == 100) {
 		fill_random(hva, guest->shape.bytes);
 		return;
@@ -146,9 +154,35 @@ void move_guest_start(struct move_guest *guest)
 	guest->has_writer = true;
 }
 
+static uint64_t digest_part(const char *hva, uint64_t begin, uint64_t end)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t at = begin; at < end; at += RAMLIFT_PAGE_BYTES) {
+		if (!page_is_zero(hva + at))
+			sum += XXH3_64bits_withSeed(hva + at, RAMLIFT_PAGE_BYTES, at);
+	}
+	return sum;
+}
+
 uint64_t move_guest_digest(const struct move_guest *guest)
 {
-	return XXH3_64bits(guest->region.hva, guest->shape.bytes);
+	const char *hva = guest->region.hva;
+	off_t end = (off_t)guest->shape.bytes, data, hole;
+	uint64_t sum = 0;
+
+	if (guest->region.memfd < 0 || guest->shape.memory == GUEST_HUGETLB)
+		return digest_part(hva, 0, guest->shape.bytes);
+	for (off_t at = 0; at < end; at = hole) {
+		data = lseek(guest->region.memfd, at, SEEK_DATA);
+		if (data < 0) /* no more of it */
+			break;
+		hole = lseek(guest->region.memfd, data, SEEK_HOLE);
+		if (hole < 0)
+			die(NULL, "cannot find the guest's data");
+		sum += digest_part(hva, (uint64_t)data, (uint64_t)hole);
+	}
+	return sum;
 }
 
 void move_guest_fini(struct move_guest *guest)

@@ -28,6 +28,7 @@ struct guest_shape {
 	uint32_t memory;	 /* enum guest_memory */
 	uint32_t random_percent; /* pages with random contents, evenly spread */
 	uint32_t preallocated;	 /* the rest is touched zeros, not holes */
+	uint32_t data_mib;	 /* instead: so many random MiB, evenly spread; 0: not */
 	uint32_t state_bytes;	 /* what the guest has besides memory */
 	uint64_t write_pages_per_s;
 	uint64_t write_set_bytes; /* written at random within the first so many bytes */
@@ -58,6 +59,7 @@ void move_guest_fill(struct move_guest *guest);
 /* Begin to write, if its shape says so. */
 void move_guest_start(struct move_guest *guest);
 
+/* Of its pages that are not zeros, and where they are; holes of a memfd are not looked at. */
 uint64_t move_guest_digest(const struct move_guest *guest);
 
 void move_guest_fini(struct move_guest *guest);

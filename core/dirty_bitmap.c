@@ -28,16 +28,31 @@ void dirty_bitmap_fini(struct dirty_bitmap *bitmap)
 	memset(bitmap, 0, sizeof(*bitmap));
 }
 
+/* Of the summary words that flags point to, from 64 * top on, those that are empty. */
+static uint64_t empty_words(const struct dirty_bitmap *bitmap, uint64_t top, uint64_t flags)
+{
+	uint64_t empty = 0;
+
+	for (unsigned i; bit_next(&flags, &i);) {
+		if (!atomic_load(&bitmap->summary[top * 64 + i]))
+			empty |= 1ull << i;
+	}
+	return empty;
+}
+
 void dirty_bitmap_tidy(struct dirty_bitmap *bitmap)
 {
-	for (uint64_t s = dirty_bitmap_next(bitmap, 0, bitmap->n_summary); s < bitmap->n_summary;
-	     s = dirty_bitmap_next(bitmap, s + 1, bitmap->n_summary)) {
-		if (atomic_load(&bitmap->summary[s]))
+	for (uint64_t top = 0; top < dirty_bitmap_n_top(bitmap); top++) {
+		uint64_t empty = empty_words(bitmap, top, atomic_load(&bitmap->top[top]));
+		uint64_t filled;
+
+		if (!empty)
 			continue;
-		atomic_fetch_and(&bitmap->top[s / 64], ~(1ull << (s % 64)));
-		/* Whoever set the summary word before that may have seen the bit still there. */
-		if (atomic_load(&bitmap->summary[s]))
-			dirty_bitmap_flag(bitmap->top, s);
+		atomic_fetch_and(&bitmap->top[top], ~empty);
+		/* Whoever set a summary word before that may have seen the bit still there. */
+		filled = empty & ~empty_words(bitmap, top, empty);
+		if (filled)
+			atomic_fetch_or(&bitmap->top[top], filled);
 	}
 }
 

@@ -9,10 +9,10 @@
  *
  * Any thread may set, any thread may take; a bit that is set is taken by exactly one. Setting goes
  * from below to the top, taking from the top down: a summary bit is cleared before its word is
- * emptied, so no bit is left behind unseen; at worst a bit points to an empty word. Takers leave
- * the top alone, for a summary word is theirs in parts: bits of it that point to nothing are
- * cleared by dirty_bitmap_tidy(), which must not run while somebody takes for the last time. Knows
- * nothing of regions or lanes.
+ * emptied, so no bit is left behind unseen; at worst a bit points to an empty word. Takers that
+ * share a bitmap leave its top alone, for a summary word is theirs in parts: bits of it that point
+ * to nothing are cleared by dirty_bitmap_tidy(), which must not run while somebody takes for the
+ * last time. Knows nothing of regions or lanes.
  */
 #ifndef CORE_DIRTY_BITMAP_H
 #define CORE_DIRTY_BITMAP_H
@@ -75,6 +75,17 @@ static inline uint64_t dirty_bitmap_next(const struct dirty_bitmap *bitmap, uint
 	return end;
 }
 
+static inline uint64_t dirty_bitmap_n_top(const struct dirty_bitmap *bitmap)
+{
+	return (bitmap->n_summary + 63) / 64;
+}
+
+/* Empty a word of the top: the summary words that may be non-zero. For one taker of all. */
+static inline uint64_t dirty_bitmap_take_top(struct dirty_bitmap *bitmap, uint64_t top)
+{
+	return atomic_load(&bitmap->top[top]) ? atomic_exchange(&bitmap->top[top], 0) : 0;
+}
+
 /*
  * Clear the bits of the top that point to an empty summary word; one that is filled meanwhile is
  * set again a moment later. One thread.
@@ -88,6 +99,8 @@ static inline uint64_t dirty_bitmap_claim(struct dirty_bitmap *bitmap, uint64_t 
 {
 	if (!(atomic_load(&bitmap->summary[summary]) & mask))
 		return 0;
+	if (mask == ~0ull) /* cheaper than an `and` whose result is asked for */
+		return atomic_exchange(&bitmap->summary[summary], 0);
 	return atomic_fetch_and(&bitmap->summary[summary], ~mask) & mask;
 }
 

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* What tidying saves is a look at a word; it need not be done each time. */
+#define FOLDS_TO_TIDY 16u
+
 int dirty_set_init(struct ramlift_dirty_sink *set, const struct ram *ram)
 {
 	uint64_t n_summary;
@@ -150,27 +153,39 @@ static void heat(struct ramlift_dirty_sink *set, uint64_t summary, uint64_t stri
 	atomic_store_explicit(&set->hot[summary], stripes, memory_order_relaxed);
 }
 
+/* Move what came in behind a summary word; returns the number of pages, adds those that were clean.
+ */
+static uint64_t fold_summary(struct ramlift_dirty_sink *set, uint64_t summary, uint64_t *n_fresh)
+{
+	uint64_t stripes = dirty_bitmap_claim(&set->incoming, summary, ~0ull);
+	uint64_t n_pages = 0;
+
+	heat(set, summary, stripes);
+	for (unsigned i; bit_next(&stripes, &i);) {
+		uint64_t bits = dirty_bitmap_take(&set->incoming, summary * 64 + i);
+		uint64_t fresh = dirty_bitmap_set(&set->dirty, summary * 64 + i, bits);
+
+		n_pages += (uint64_t)__builtin_popcountll(bits);
+		*n_fresh += (uint64_t)__builtin_popcountll(fresh);
+	}
+	return n_pages;
+}
+
+/* Nobody else takes from incoming, so its top is emptied like the levels below it. */
 uint64_t dirty_set_fold(struct ramlift_dirty_sink *set)
 {
 	struct dirty_bitmap *incoming = &set->incoming;
 	uint64_t n_pages = 0, n_fresh = 0;
 
 	cool(set);
-	for (uint64_t s = dirty_bitmap_next(incoming, 0, incoming->n_summary);
-	     s < incoming->n_summary; s = dirty_bitmap_next(incoming, s + 1, incoming->n_summary)) {
-		uint64_t stripes = dirty_bitmap_claim(incoming, s, ~0ull);
+	for (uint64_t top = 0; top < dirty_bitmap_n_top(incoming); top++) {
+		uint64_t summaries = dirty_bitmap_take_top(incoming, top);
 
-		heat(set, s, stripes);
-		for (unsigned i; bit_next(&stripes, &i);) {
-			uint64_t bits = dirty_bitmap_take(incoming, s * 64 + i);
-			uint64_t fresh = dirty_bitmap_set(&set->dirty, s * 64 + i, bits);
-
-			n_pages += (uint64_t)__builtin_popcountll(bits);
-			n_fresh += (uint64_t)__builtin_popcountll(fresh);
-		}
+		for (unsigned i; bit_next(&summaries, &i);)
+			n_pages += fold_summary(set, top * 64 + i, &n_fresh);
 	}
 	atomic_fetch_add(&set->added_pages, n_fresh);
-	dirty_bitmap_tidy(incoming);
-	dirty_bitmap_tidy(&set->dirty);
+	if (set->n_folds++ % FOLDS_TO_TIDY == 0)
+		dirty_bitmap_tidy(&set->dirty);
 	return n_pages;
 }

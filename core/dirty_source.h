@@ -20,8 +20,8 @@ struct ramlift_dirty_source_ops {
 	int (*start)(void *source, struct ramlift_dirty_sink *sink, struct ramlift_error *error);
 
 	/*
-	 * Mark in the sink all pages written before the call; under a limit, at most what the limit
-	 * allows since the last call. After pause() and limit(0), all of them without exception.
+	 * Mark in the sink all pages written before the call; under a limit, what it allows, on
+	 * average over seconds. After pause() and limit(0), all of them without exception.
 	 * The session's thread.
 	 */
 	int (*harvest)(void *source, struct ramlift_error *error);

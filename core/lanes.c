@@ -43,6 +43,7 @@ static int run(struct lane *lane)
 	struct lanes *lanes = lane->lanes;
 	const struct lanes_config *config = &lanes->config;
 	struct batch batch = { .n = 0 };
+	int ret;
 
 	for (;;) {
 		/* Read before the sweep: only a sweep that began after FINISHING and found nothing
@@ -50,7 +51,6 @@ static int run(struct lane *lane)
 		bool last = atomic_load(&lanes->state) == FINISHING;
 		uint64_t seen = work_seen(lanes);
 		bool found;
-		int ret;
 
 		ret = lane_sweep(lane, &batch, &found);
 		if (ret)
@@ -67,7 +67,11 @@ static int run(struct lane *lane)
 		lane_release_slice(lane);
 		await_work(lanes, seen);
 	}
-	return config->transport->token(config->endpoint, lane->index, lanes->token, &lane->error);
+	/* What it drains may be what others wait for to go. */
+	ret = config->transport->token(config->endpoint, lane->index, lanes->token, &lane->error);
+	if (!ret)
+		lane_release_slice(lane);
+	return ret;
 }
 
 /* The name is for whoever asks where the lanes run (ps -L, top -H). */
@@ -77,11 +81,11 @@ static void settle(struct lane *lane)
 	unsigned rail = lane->index / (config->n_lanes / config->n_rails);
 	char name[16];
 
-	snprintf(name, sizeof(name), "ramlift-lane%u", lane->index % RAMLIFT_MAX_LANES);
-	pthread_setname_np(pthread_self(), name);
 	if (config->transport->rail_node)
 		placement_bind_thread(config->transport->rail_node(config->endpoint, rail));
 	atomic_store(&lane->numa_node, placement_here());
+	snprintf(name, sizeof(name), "ramlift-lane%u", lane->index % RAMLIFT_MAX_LANES);
+	pthread_setname_np(pthread_self(), name);
 }
 
 static void *lane_thread(void *argument)

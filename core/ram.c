@@ -111,7 +111,7 @@ uint64_t ram_clip(const struct ram *ram, unsigned region, uint64_t first_page, u
 	return n_pages < pages - first_page ? n_pages : pages - first_page;
 }
 
-static unsigned region_of_stripe(const struct ram *ram, uint64_t stripe)
+unsigned ram_region_of_stripe(const struct ram *ram, uint64_t stripe)
 {
 	unsigned region = ram->n_regions - 1;
 
@@ -122,14 +122,14 @@ static unsigned region_of_stripe(const struct ram *ram, uint64_t stripe)
 
 bool ram_has_stripe(const struct ram *ram, uint64_t stripe)
 {
-	unsigned region = region_of_stripe(ram, stripe);
+	unsigned region = ram_region_of_stripe(ram, stripe);
 
 	return stripe - ram->first_stripe[region] < ram_region_stripes(ram, region);
 }
 
 void ram_locate(const struct ram *ram, uint64_t stripe, struct stripe_place *place)
 {
-	unsigned region = region_of_stripe(ram, stripe);
+	unsigned region = ram_region_of_stripe(ram, stripe);
 	uint64_t offset_bytes;
 
 	offset_bytes = (stripe - ram->first_stripe[region]) * STRIPE_BYTES;

@@ -86,6 +86,9 @@ static inline uint64_t ram_region_stripes(const struct ram *ram, unsigned region
 	return (ram->regions[region].size_bytes + STRIPE_BYTES - 1) / STRIPE_BYTES;
 }
 
+/* The region that a stripe is part of, or comes behind. */
+unsigned ram_region_of_stripe(const struct ram *ram, uint64_t stripe);
+
 /* Not one of the numbers in between. */
 bool ram_has_stripe(const struct ram *ram, uint64_t stripe);
 

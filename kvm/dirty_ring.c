@@ -11,6 +11,11 @@
  * page published before its reset, the engine could read it, the guest could write it once more
  * without a new entry, and the reset would then forget it: a lost write.
  *
+ * Under a limit, entries beyond it make a debt that time pays off. While there is debt, a ring is
+ * left to fill up; once it is full and its vCPU stopped, it is emptied at once, but the vCPU waits
+ * until the debt is paid. So little is left in the rings of a guest that is slowed down, however
+ * fast it would write, and what was taken is sent while it waits.
+ *
  * Threads: the session's thread and the harvest thread both harvest, under harvest_lock. vCPU
  * threads wait for room under wait_lock, which is never held across a harvest. Lock order:
  * harvest_lock, then wait_lock. Knows nothing of how vCPUs are run or paused.
@@ -32,6 +37,7 @@
 #define COLLECT_TURN	  64u /* entries taken from one ring before the next has its turn */
 #define LIMIT_BURST_NS	  (100 * NS_PER_MS)
 #define LIMIT_BURST_MIN	  16u
+#define LIMIT_DEBT_NS	  (4 * NS_PER_S) /* no vCPU waits longer: guests have watchdogs */
 
 static bool collect_one(struct ramlift_dirty_ring *ring, struct vcpu_ring *from)
 {
@@ -56,14 +62,12 @@ static bool collect_one(struct ramlift_dirty_ring *ring, struct vcpu_ring *from)
 	return true;
 }
 
-/*
- * Take at most `most` entries, in turns. Each ring gives at most its size, so that a harvest ends
- * although vCPUs go on writing; this also bounds the stage.
- */
-static uint64_t collect(struct ramlift_dirty_ring *ring, uint64_t most)
+/* Take turns until no ring has entries left that may be taken. Each gives at most its size, so that
+ * a harvest ends although vCPUs go on writing; this also bounds the stage. */
+static uint64_t collect(struct ramlift_dirty_ring *ring, bool in_debt)
 {
 	size_t room = (size_t)ring->entries * ring->n_rings - ring->n_staged;
-	uint64_t left = most = most < room ? most : room;
+	uint64_t left = room;
 	bool more = true;
 
 	for (unsigned i = 0; i < ring->n_rings; i++) {
@@ -73,10 +77,11 @@ static uint64_t collect(struct ramlift_dirty_ring *ring, uint64_t most)
 	while (more && left) {
 		more = false;
 		for (unsigned i = 0; i < ring->n_rings && left; i++) {
-			struct vcpu_ring *from =
-				&ring->rings[(ring->first_ring + i) % ring->n_rings];
+			struct vcpu_ring *from = &ring->rings[i];
 			unsigned turn = COLLECT_TURN;
 
+			if (in_debt && !atomic_load(&from->stopped))
+				continue;
 			while (turn && left && from->taken < ring->entries && !from->empty) {
 				from->empty = !collect_one(ring, from);
 				left -= !from->empty;
@@ -85,8 +90,7 @@ static uint64_t collect(struct ramlift_dirty_ring *ring, uint64_t most)
 			more |= !turn;
 		}
 	}
-	ring->first_ring = (ring->first_ring + 1) % ring->n_rings;
-	return most - left;
+	return room - left;
 }
 
 /* Protect the collected pages again and free their entries. EINTR: KVM 6.16 and later stop for a
@@ -120,18 +124,17 @@ static void publish(struct ramlift_dirty_ring *ring)
 	ring->n_staged = 0;
 }
 
-/* What a limit allows now; all there is without one. */
-static uint64_t top_up(struct ramlift_dirty_ring *ring)
+/* Time has earned entries, or paid for some. */
+static void top_up(struct ramlift_dirty_ring *ring)
 {
 	uint64_t now_ns = clock_now_ns(), elapsed_ns = now_ns - ring->allowance_ns;
-	uint64_t burst = ring->pages_per_second * (LIMIT_BURST_NS / NS_PER_MS) / 1000;
-	uint64_t earned;
+	int64_t burst = (int64_t)ring->pages_per_second * (LIMIT_BURST_NS / NS_PER_MS) / 1000;
+	int64_t earned;
 
-	if (!ring->pages_per_second)
-		return UINT64_MAX;
-	if (elapsed_ns > LIMIT_BURST_NS)
-		elapsed_ns = LIMIT_BURST_NS;
-	earned = ring->pages_per_second * (elapsed_ns / NS_PER_US) / (NS_PER_S / NS_PER_US);
+	if (elapsed_ns > LIMIT_DEBT_NS)
+		elapsed_ns = LIMIT_DEBT_NS;
+	earned = (int64_t)(ring->pages_per_second * (elapsed_ns / NS_PER_US) /
+			   (NS_PER_S / NS_PER_US));
 	if (earned) { /* else let time add up, for slow rates */
 		ring->allowance += earned;
 		ring->allowance_ns = now_ns;
@@ -140,7 +143,20 @@ static uint64_t top_up(struct ramlift_dirty_ring *ring)
 		burst = LIMIT_BURST_MIN;
 	if (ring->allowance > burst)
 		ring->allowance = burst;
-	return ring->allowance;
+}
+
+static void pay(struct ramlift_dirty_ring *ring, uint64_t entries)
+{
+	int64_t most_debt = (int64_t)ring->pages_per_second * (int64_t)(LIMIT_DEBT_NS / NS_PER_S);
+
+	ring->allowance -= (int64_t)entries;
+	if (ring->allowance < -most_debt)
+		ring->allowance = -most_debt;
+}
+
+static bool in_debt(const struct ramlift_dirty_ring *ring)
+{
+	return ring->pages_per_second && ring->allowance <= 0;
 }
 
 /* Let vCPUs go whose ring has room again. */
@@ -157,18 +173,22 @@ static void release_waiting(struct ramlift_dirty_ring *ring)
  * stage keeps what was collected; the next harvest that succeeds publishes it. */
 static int harvest_locked(struct ramlift_dirty_ring *ring)
 {
-	uint64_t taken = collect(ring, top_up(ring));
-	int ret = 0;
+	uint64_t taken;
 
 	if (ring->pages_per_second)
-		ring->allowance -= taken;
+		top_up(ring);
+	taken = collect(ring, in_debt(ring));
+	if (ring->pages_per_second)
+		pay(ring, taken);
 	if (taken || ring->n_staged) {
-		ret = reset(ring);
+		int ret = reset(ring);
+
 		if (ret)
 			return ret;
 		publish(ring);
 	}
-	release_waiting(ring);
+	if (!in_debt(ring))
+		release_waiting(ring);
 	return 0;
 }
 
@@ -386,9 +406,11 @@ void ramlift_dirty_ring_wait(struct ramlift_dirty_ring *ring, unsigned vcpu,
 	started = ring->started;
 	released = mine->released;
 	ring->full = true;
+	atomic_store(&mine->stopped, true);
 	pthread_cond_signal(&ring->urgent);
 	while (ring->started && mine->released == released && !give_up(context))
 		pthread_cond_wait(&ring->room, &ring->wait_lock);
+	atomic_store(&mine->stopped, false);
 	pthread_mutex_unlock(&ring->wait_lock);
 
 	/* Entries left over from a session that has ended: nobody else would make room. */

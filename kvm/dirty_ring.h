@@ -48,9 +48,9 @@ RAMLIFT_API const struct ramlift_dirty_source_ops *ramlift_dirty_ring_ops(void);
 
 /*
  * For a vCPU's thread after KVM_EXIT_DIRTY_RING_FULL: have the ring harvested and wait until there
- * is room in it. Under a limit this is what slows the guest down. Returns early when
- * give_up(context) is true; it is asked under a lock, so set what it looks at first and call
- * ramlift_dirty_ring_wake() then.
+ * is room in it. Under a limit this is what slows the guest down: the wait may take seconds.
+ * Returns early when give_up(context) is true; it is asked under a lock, so set what it looks at
+ * first and call ramlift_dirty_ring_wake() then.
  */
 RAMLIFT_API void ramlift_dirty_ring_wait(struct ramlift_dirty_ring *ring, unsigned vcpu,
 					 bool (*give_up)(void *context), void *context);

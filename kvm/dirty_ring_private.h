@@ -5,16 +5,18 @@
 
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "kvm/dirty_ring.h"
 #include "kvm/dirty_slots.h"
 
 struct vcpu_ring {
 	struct kvm_dirty_gfn *gfns;
-	uint32_t next;	   /* entry to collect next; runs freely, masked when used */
-	uint32_t taken;	   /* in the harvest that is going on */
-	bool empty;	   /* the harvest that is going on took all there was */
-	uint64_t released; /* harvests that left room; under wait_lock */
+	uint32_t next;	     /* entry to collect next; runs freely, masked when used */
+	uint32_t taken;	     /* in the harvest that is going on */
+	bool empty;	     /* the harvest that is going on took all there was */
+	uint64_t released;   /* harvests that left room; under wait_lock */
+	atomic_bool stopped; /* its vCPU waits for room; written under wait_lock */
 };
 
 struct staged_page {
@@ -32,9 +34,8 @@ struct ramlift_dirty_ring {
 	struct ramlift_dirty_sink *sink; /* NULL: not started, entries are thrown away */
 	struct staged_page *stage;	 /* collected, not yet published; room for all rings */
 	size_t n_staged;
-	unsigned first_ring;	   /* turns begin here, so that a limit is fair to all rings */
 	uint64_t pages_per_second; /* 0: no limit */
-	uint64_t allowance;	   /* entries that may be taken now, under a limit */
+	int64_t allowance;	   /* entries that may be taken now, under a limit; below 0: debt */
 	uint64_t allowance_ns;	   /* when it was last topped up */
 	int harvest_ret;	   /* what the harvest thread ran into */
 	_Atomic uint64_t strays;

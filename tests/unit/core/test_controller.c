@@ -53,7 +53,7 @@ struct row {
 static const struct row rows[] = {
 	ROW("little is left", SWITCH_OVER, .stuck_ns = 0),
 	ROW("nothing is left", SWITCH_OVER, .dirty_bytes = 0, .last_dirty_bytes = 0),
-	ROW("nothing is left, but there was much", GO_ON, .dirty_bytes = 0),
+	ROW("nothing is left, and there was much", SWITCH_OVER, .dirty_bytes = 0),
 	ROW("first pass not done", GO_ON, .first_pass_done = false),
 	ROW("first pass not done, and nothing dirty", GO_ON, .first_pass_done = false,
 	    .dirty_bytes = 0, .last_dirty_bytes = 0),

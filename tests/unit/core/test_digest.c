@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A digest is the same for the same memory, however it is computed, and another for any other. */
+/* A digest is the same for the same memory, however it is computed and whether its zeros were ever
+ * written, and another for any other. */
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/digest.h"
 #include "tests/support/cmocka_all.h"
@@ -38,6 +41,43 @@ static void memory_init(struct memory *memory)
 		region->hva = bytes;
 	}
 	assert_int_equal(ram_init(&memory->ram, memory->regions, N_REGIONS, 2 * STRIPE_BYTES), 0);
+}
+
+/* The same layout and all of it holes, in one file that begins with data of somebody else's. */
+#define FILE_BEGIN (5 * PAGE)
+
+static int file_init(struct memory *memory)
+{
+	int fd = memfd_create("test_digest", MFD_CLOEXEC);
+	uint64_t end = FILE_BEGIN;
+
+	memset(memory, 0, sizeof(*memory));
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)(FILE_BEGIN + (TOTAL_PAGES + 1) * PAGE)), 0);
+	assert_int_equal(pwrite(fd, "x", 1, 0), 1);
+	for (unsigned i = 0; i < N_REGIONS; i++) {
+		struct ramlift_region *region = &memory->regions[i];
+
+		region->gpa = (uint64_t)i << 32;
+		region->size_bytes = region_pages[i] * PAGE;
+		region->memfd = fd;
+		region->memfd_offset = end;
+		region->hva = mmap(NULL, region->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+				   (off_t)end);
+		assert_ptr_not_equal(region->hva, MAP_FAILED);
+		end += region->size_bytes;
+	}
+	assert_int_equal(pwrite(fd, "x", 1, (off_t)end), 1);
+	assert_int_equal(ram_init(&memory->ram, memory->regions, N_REGIONS, 2 * STRIPE_BYTES), 0);
+	return fd;
+}
+
+static blkcnt_t file_blocks(int fd)
+{
+	struct stat file;
+
+	assert_int_equal(fstat(fd, &file), 0);
+	return file.st_blocks;
 }
 
 static void memory_fini(struct memory *memory)
@@ -138,6 +178,52 @@ static void test_slices_do_not_count(void **unused)
 	memory_fini(&memory);
 }
 
+static void clear(struct memory *memory)
+{
+	for (unsigned i = 0; i < N_REGIONS; i++)
+		memset(memory->regions[i].hva, 0, memory->regions[i].size_bytes);
+}
+
+/* As pages are written, one after the other and all over the place, until there are no holes. */
+static void test_holes_are_zeros_and_stay_holes(void **unused)
+{
+	struct memory sparse, full;
+	int fd = file_init(&sparse);
+
+	(void)unused;
+	memory_init(&full);
+	clear(&full);
+	for (uint64_t i = 0; i <= TOTAL_PAGES; i++) {
+		uint64_t page = i * 101 % TOTAL_PAGES; /* no common divisor: each comes once */
+		blkcnt_t blocks = file_blocks(fd);
+
+		assert_int_equal(digest_ram(&sparse.ram), digest_ram(&full.ram));
+		assert_int_equal(file_blocks(fd), blocks);
+		page_at(&sparse, page)[i % PAGE] = (unsigned char)i; /* some of them zeros */
+		page_at(&full, page)[i % PAGE] = (unsigned char)i;
+	}
+	memory_fini(&sparse);
+	memory_fini(&full);
+	close(fd);
+}
+
+/* As at a destination, where another process has written. */
+static void test_pages_that_were_not_mapped_here(void **unused)
+{
+	struct memory sparse, full;
+	int fd = file_init(&sparse);
+
+	(void)unused;
+	memory_init(&full);
+	clear(&full);
+	page_at(&full, 3 + 66)[7] = 0x55; /* in region 1 */
+	assert_int_equal(pwrite(fd, "\x55", 1, FILE_BEGIN + (3 + 66) * PAGE + 7), 1);
+	assert_int_equal(digest_ram(&sparse.ram), digest_ram(&full.ram));
+	memory_fini(&sparse);
+	memory_fini(&full);
+	close(fd);
+}
+
 static void test_cpus_do_not_count(void **unused)
 {
 	struct memory memory;
@@ -169,6 +255,8 @@ int main(void)
 		cmocka_unit_test(test_each_page_counts),
 		cmocka_unit_test(test_places_count),
 		cmocka_unit_test(test_slices_do_not_count),
+		cmocka_unit_test(test_holes_are_zeros_and_stay_holes),
+		cmocka_unit_test(test_pages_that_were_not_mapped_here),
 		cmocka_unit_test(test_cpus_do_not_count),
 	};
 

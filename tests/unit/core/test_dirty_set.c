@@ -151,7 +151,8 @@ static void test_what_was_taken_does_not_come_back(void **unused)
 	ramlift_dirty_mark(&fixture.set, 1, 0, 64);
 	dirty_set_fold(&fixture.set);
 	assert_int_equal(take_all(&fixture.set.dirty), 64);
-	assert_int_equal(dirty_set_fold(&fixture.set), 0);
+	for (unsigned i = 0; i < 16; i++)
+		assert_int_equal(dirty_set_fold(&fixture.set), 0);
 	assert_int_equal(dirty_pages(&fixture), 0);
 	/* Nor is there anything left to look at: both were tidied. */
 	assert_int_equal(dirty_bitmap_next(&fixture.set.dirty, 0, 3), 3);

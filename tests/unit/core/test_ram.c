@@ -197,17 +197,16 @@ static uint64_t default_for(uint64_t first_bytes, uint64_t second_bytes)
 	return ram_default_slice_bytes(regions, second_bytes ? 2 : 1);
 }
 
-/* At most 512 slices, of 2 MiB at least and 256 MiB at most. */
+/* At most 64 slices, of 2 MiB at least and 256 MiB at most. */
 static void test_the_default_size_of_slices(void **unused)
 {
 	(void)unused;
 	assert_int_equal(default_for(PAGE, 0), 2 * MIB);
-	assert_int_equal(default_for(GIB, 0), 2 * MIB);
-	assert_int_equal(default_for(GIB, PAGE), 4 * MIB); /* all regions together */
-	assert_int_equal(default_for(GIB / 2, GIB / 2), 2 * MIB);
-	assert_int_equal(default_for(2 * GIB, 0), 4 * MIB);
-	assert_int_equal(default_for(3 * GIB, 61 * GIB), 128 * MIB);
-	assert_int_equal(default_for(128 * GIB, 0), 256 * MIB);
+	assert_int_equal(default_for(128 * MIB, 0), 2 * MIB);
+	assert_int_equal(default_for(128 * MIB, PAGE), 4 * MIB); /* all regions together */
+	assert_int_equal(default_for(GIB / 2, GIB / 2), 16 * MIB);
+	assert_int_equal(default_for(3 * GIB, 5 * GIB), 128 * MIB);
+	assert_int_equal(default_for(16 * GIB, 0), 256 * MIB);
 	assert_int_equal(default_for(1024 * GIB, 1024 * GIB), 256 * MIB);
 	for (uint64_t bytes = MIB; bytes < 16384 * GIB; bytes *= 3) {
 		struct ramlift_region region = { .size_bytes = bytes };
@@ -217,12 +216,34 @@ static void test_the_default_size_of_slices(void **unused)
 	}
 }
 
+/* Every number: those in between are nobody's. */
+static void test_numbers_in_between(void **unused)
+{
+	static const struct layout layout = {
+		"",
+		3,
+		MIB,
+		{ { 0, STRIPE_BYTES + PAGE }, { GIB, 64 * STRIPE_BYTES }, { 2 * GIB, PAGE } }
+	};
+	struct ramlift_region regions[MAX_LAYOUT];
+	struct ram ram;
+
+	(void)unused;
+	fill(&layout, regions);
+	assert_int_equal(ram_init(&ram, regions, 3, MIB), 0);
+	assert_int_equal(ram.n_stripes, 192);
+	for (unsigned i = 0; i < 192; i++)
+		assert_int_equal(ram_has_stripe(&ram, i), i < 2 || (i >= 64 && i <= 128));
+	ram_fini(&ram);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_each_refusal),
 		cmocka_unit_test(test_slices_and_stripes),
 		cmocka_unit_test(test_as_many_regions_as_there_may_be),
+		cmocka_unit_test(test_numbers_in_between),
 		cmocka_unit_test(test_the_default_size_of_slices),
 	};
 
