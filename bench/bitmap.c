@@ -98,19 +98,6 @@ static void repeat_once(struct guest *guest, unsigned n_pages, unsigned repetiti
 	dirty_set_fold(&guest->set); /* a tick without writes, not measured: tidy for the next */
 }
 
-static int order_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static uint64_t median(uint64_t *values, unsigned n)
-{
-	qsort(values, n, sizeof(values[0]), order_u64);
-	return values[n / 2];
-}
-
 /* ---- all of it dirty, and lanes over it ---- */
 
 static int null_post(struct endpoint *endpoint, unsigned lane, const struct transport_write *writes,
@@ -242,9 +229,9 @@ static void measure(const struct options *options)
 
 		printf("%s{\"gib\":%" PRIu64 ",\"mark_ns\":%" PRIu64 ",\"fold_ns\":%" PRIu64
 		       ",\"collect_ns\":%" PRIu64 "}",
-		       i ? "," : "", options->gib[i], median(guest->mark_ns, options->repeat),
-		       median(guest->fold_ns, options->repeat),
-		       median(guest->collect_ns, options->repeat));
+		       i ? "," : "", options->gib[i], median_u64(guest->mark_ns, options->repeat),
+		       median_u64(guest->fold_ns, options->repeat),
+		       median_u64(guest->collect_ns, options->repeat));
 		guest_fini(guest);
 	}
 	free(guests);

@@ -23,6 +23,10 @@ need()
 		skip_reason="no /dev/kvm that may be used here (none in User Mode Linux)"
 		[[ -w /dev/kvm ]]
 		;;
+	guest)
+		skip_reason="no /dev/kvm beside the RDMA device (none in User Mode Linux)"
+		[[ $mode == testbed || -w /dev/kvm ]]
+		;;
 	qemu)
 		skip_reason="no qemu-system-x86_64, the peer"
 		command -v qemu-system-x86_64 >/dev/null
@@ -38,19 +42,8 @@ need()
 
 sample()
 {
+	[[ $3 =~ ^[0-9] ]] || { echo "bench: $figure: no figure for $1" >&2; failures=$((failures + 1)); return 1; }
 	printf '{"figure":"%s","name":"%s","unit":"%s","run":%d,"value":%s}\n' "$figure" "$1" "$2" "$run" "$3" >>"$out/samples.jsonl"
-}
-
-# $1 JSON, then pairs: NAME:UNIT and a jq expression of a number.
-samples_of()
-{
-	local json=$1 name unit
-	shift
-	while (($#)); do
-		name=${1%%:*} unit=${1#*:}
-		sample "$name" "$unit" "$(jq "$2" <<<"$json")" || return 1
-		shift 2
-	done
 }
 
 # $1 name: its values in the order of runs; another figure's as FIGURE/NAME.
@@ -146,6 +139,7 @@ chart_head()
 	set title "$1" noenhanced
 	set ylabel "$2" noenhanced
 	set grid ytics
+	set rmargin 5
 	GNUPLOT
 }
 
@@ -245,7 +239,8 @@ ib_write_bw()
 		return 1
 	fi
 	wait $server
-	awk -v s="$size" '$1 == s { rate = $4 } $1 == "cpu" { cpu += $2 + $3 } END { print rate, cpu }' "$logs/sender.log" "$logs/receiver.log"
+	awk -v s="$size" '$1 == s { rate = $4 } $1 == "cpu" { cpu += $2 + $3 } END { if (rate > 0) print rate, cpu }' \
+		"$logs/sender.log" "$logs/receiver.log"
 }
 
 # ---- where it all runs ----
@@ -257,7 +252,7 @@ ground_rdma()
 	leave_ground
 	if [[ -n $(ls /sys/class/infiniband 2>/dev/null) ]]; then
 		set_up native "$build_dir" bench
-		settle=0.3
+		settle=0.3 ground="this machine: RDMA device $device at $to, Linux $(uname -r)"
 	else
 		set_up testbed "$build_dir" bench
 		settle=2

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/floor.h"
 #include "bench/move_guest.h"
 #include "bench/pair.h"
 #include "bench/timed_transport.h"
@@ -25,7 +26,6 @@
 #include "core/transport.h"
 #include "kvm/vmm/report_json.h"
 
-#define ROUND_TRIPS	 25
 #define MAX_REPORT_BYTES (1u << 20)
 
 struct options {
@@ -81,40 +81,6 @@ static json_t *side_report(const struct measured *measured)
 			 (json_int_t)measured->rss_kib, "session", report_stats(&measured->stats));
 }
 
-static int order_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* The median round trip of a byte over TCP between the two processes. */
-static uint64_t round_trip_ns(int fd)
-{
-	uint64_t trips[ROUND_TRIPS];
-
-	for (unsigned i = 0; i < ROUND_TRIPS; i++) {
-		uint64_t begin_ns = clock_now_ns();
-		uint8_t byte = 0;
-
-		pair_write(fd, &byte, 1);
-		pair_read(fd, &byte, 1);
-		trips[i] = clock_lap_ns(&begin_ns);
-	}
-	qsort(trips, ROUND_TRIPS, sizeof(trips[0]), order_u64);
-	return trips[ROUND_TRIPS / 2];
-}
-
-static void answer_round_trips(int fd)
-{
-	for (unsigned i = 0; i < ROUND_TRIPS; i++) {
-		uint8_t byte;
-
-		pair_read(fd, &byte, 1);
-		pair_write(fd, &byte, 1);
-	}
-}
-
 /* ---- the destination ---- */
 
 static void send_report(int fd, const struct measured *measured, uint64_t digest)
@@ -166,7 +132,7 @@ static void receive(const struct options *options)
 		die(&error, "cannot listen");
 	port = ramlift_destination_port(destination);
 	pair_write(fd, &port, sizeof(port));
-	answer_round_trips(fd);
+	floor_answer_round_trips(fd);
 	cpu = cpu_now();
 	measured.begin_ns = clock_now_ns();
 	if (ramlift_destination_run(destination, &error))
@@ -258,14 +224,15 @@ static void print_report(const struct options *options, const struct measured *m
 {
 	const struct guest_shape *shape = &options->shape;
 	json_t *report = json_pack(
-		"{s:I, s:s, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "mib",
+		"{s:I, s:s, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "mib",
 		(json_int_t)(shape->bytes >> 20), "memory", guest_memory_names[shape->memory],
 		"random_percent", (json_int_t)shape->random_percent, "preallocated",
 		shape->preallocated, "transport", options->transport->name, "run_ns",
 		(json_int_t)measured->run_ns, "first_post_ns",
 		(json_int_t)(timed_transport_first_post_ns() - measured->begin_ns), "state_bytes",
-		(json_int_t)shape->state_bytes, "round_trip_ns", (json_int_t)round_trip,
-		"pages_written", (json_int_t)guest->pages_written, "digests_equal", 1, "source",
+		(json_int_t)shape->state_bytes, "round_trip_ns", (json_int_t)round_trip, "sync_ns",
+		(json_int_t)floor_sync_ns(options->state_dir), "pages_written",
+		(json_int_t)guest->pages_written, "digests_equal", 1, "source",
 		side_report(measured), "destination", destination);
 
 	if (!report)
@@ -292,7 +259,7 @@ static void send_guest(const struct options *options)
 	move_guest_init(&guest, &options->shape);
 	move_guest_fill(&guest);
 	pair_read(fd, &port, sizeof(port));
-	round_trip = round_trip_ns(fd);
+	round_trip = floor_round_trip_ns(fd);
 	move_guest_start(&guest);
 	clock_sleep_until(clock_now_ns() + options->settle_ms * NS_PER_MS);
 	run_source(options, &guest, port, &measured);

@@ -123,6 +123,19 @@ struct cpu_time cpu_since(struct cpu_time begin)
 	return (struct cpu_time){ now.user_ns - begin.user_ns, now.system_ns - begin.system_ns };
 }
 
+static int order_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+uint64_t median_u64(uint64_t *values, unsigned n)
+{
+	qsort(values, n, sizeof(values[0]), order_u64);
+	return values[n / 2];
+}
+
 unsigned long parse_number(struct argp_state *state, const char *text, unsigned long low,
 			   unsigned long high)
 {

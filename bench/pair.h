@@ -42,6 +42,9 @@ void fill_random(void *memory, uint64_t bytes);
 struct cpu_time cpu_now(void);
 struct cpu_time cpu_since(struct cpu_time begin);
 
+/* Sorts them. */
+uint64_t median_u64(uint64_t *values, unsigned n);
+
 /* For argp parsers: both end the program with the usage where the text makes no sense. */
 unsigned long parse_number(struct argp_state *state, const char *text, unsigned long low,
 			   unsigned long high);

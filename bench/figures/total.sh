@@ -21,6 +21,7 @@ measure()
 	sample ramlift ms "$(jq '.run_ns / 1e6' <<<"$json")"
 	sample ramlift.first-byte ms "$(jq '.first_post_ns / 1e6' <<<"$json")"
 	sample ramlift.downtime ms "$(jq '.source.session.downtime.total_ns / 1e6' <<<"$json")"
+	sample sync ms "$(jq '.sync_ns / 1e6' <<<"$json")"
 	sample ramlift.cpu s/GB "$(jq '([.source, .destination] | map(.cpu_user_ns + .cpu_system_ns) | add) / .source.session.bytes_sent' <<<"$json")"
 	for kind in rdma-pin-all rdma; do
 		measure_qemu "$kind" || return 1
@@ -36,6 +37,7 @@ rows()
 	row "CPU a GB, both sides, against QEMU rdma: pin-all" ramlift.cpu qemu.rdma-pin-all.cpu atmost ""
 	row "CPU a GB, both sides, against QEMU rdma:" ramlift.cpu qemu.rdma.cpu atmost ""
 	row_value "time to first byte" ramlift.first-byte
+	row_value "in the downtime: one write to a journal on this disk" sync
 }
 
 chart()
