@@ -72,7 +72,11 @@ static void tell_progress(void *context, const struct ramlift_stats *stats)
 		return;
 	migration->next_progress_ns = now_ns + PROGRESS_EVERY_NS;
 	migration->last_phase = stats->phase;
-	event = report_stats(stats);
+	/* While the guest is paused, figures of 64 lanes would take longer than some of its parts.
+	 */
+	event = stats->phase < RAMLIFT_PHASE_STOP_AND_COPY
+			? report_stats(stats)
+			: json_pack("{s:s}", "phase", ramlift_phase_name(stats->phase));
 	json_object_set_new(event, "request", json_string("migrate"));
 	json_object_set_new(event, "event", json_string("progress"));
 	if (event)
