@@ -85,8 +85,8 @@ static int await_slice(struct lane *lane, unsigned slice)
 
 	pthread_mutex_lock(&lanes->lock);
 	while (!(held = pins_hold(pins, slice)) && !lanes_stopping(lanes)) {
-		pins_want(pins, slice);
-		pthread_cond_wait(&lanes->changed, &lanes->lock);
+		if (!pins_want(pins, slice))
+			pthread_cond_wait(&lanes->changed, &lanes->lock);
 	}
 	pthread_mutex_unlock(&lanes->lock);
 	if (!held)

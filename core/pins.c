@@ -27,7 +27,7 @@ struct pins {
 	unsigned first, n_queued;
 	_Atomic unsigned n_waiting; /* queued; for a look without the lock */
 	unsigned n_pending;	    /* wanted and not usable */
-	uint64_t progress_ns;	    /* when that last changed */
+	uint64_t progress_ns; /* when one of those asked for was, or the first was asked for */
 	uint64_t pinned_bytes;
 	unsigned hand; /* where the search for a slice to retire goes on */
 	struct ramlift_error error;
@@ -95,6 +95,8 @@ static void admit(struct pins *pins)
 			return;
 		pins->first = (pins->first + 1) % ram->n_slices;
 		atomic_store(&pins->n_waiting, --pins->n_queued);
+		if (pins->n_pending - pins->n_queued == 1)
+			pins->progress_ns = clock_now_ns();
 		pins->pin[slice].state = ASKED;
 		pins->pinned_bytes += ram->slices[slice].size_bytes;
 		note_error(pins, config->ask(config->context, slice, rails, &error), &error);
@@ -102,20 +104,22 @@ static void admit(struct pins *pins)
 	}
 }
 
-void pins_want(struct pins *pins, unsigned slice)
+bool pins_want(struct pins *pins, unsigned slice)
 {
 	unsigned n_slices = pins->config.ram->n_slices;
+	bool usable;
 
 	pthread_mutex_lock(&pins->lock);
 	if (!pins->pin[slice].state) {
 		pins->pin[slice].state = QUEUED;
 		pins->queue[(pins->first + pins->n_queued) % n_slices] = slice;
 		atomic_store(&pins->n_waiting, ++pins->n_queued);
-		if (!pins->n_pending++)
-			pins->progress_ns = clock_now_ns();
+		pins->n_pending++;
 	}
 	admit(pins);
+	usable = atomic_load(&pins->pin[slice].usable);
 	pthread_mutex_unlock(&pins->lock);
+	return usable;
 }
 
 /* One side has registered it; returns false if that was not asked for. */
@@ -211,10 +215,11 @@ int pins_check(struct pins *pins, uint64_t patience_ns, struct ramlift_error *er
 	if (ret)
 		return ret;
 	pthread_mutex_lock(&pins->lock);
+	admit(pins);
 	ret = pins->error.code;
 	if (ret && error)
 		*error = pins->error;
-	late = pins->n_pending && clock_now_ns() - pins->progress_ns > patience_ns;
+	late = pins->n_pending > pins->n_queued && clock_now_ns() - pins->progress_ns > patience_ns;
 	pthread_mutex_unlock(&pins->lock);
 	if (ret || !late)
 		return ret;

@@ -39,8 +39,9 @@ struct pins_config {
 /* -ENOMEM, -EAGAIN. Nothing is wanted yet. */
 int pins_start(const struct pins_config *config, struct pins **pins, struct ramlift_error *error);
 
-/* Any thread; again and again does no harm. */
-void pins_want(struct pins *pins, unsigned slice);
+/* Any thread; again and again does no harm. True: it is usable already, or again: a retire that
+ * came to nothing made pins_hold() fail, and usable() will not be called. */
+bool pins_want(struct pins *pins, unsigned slice);
 
 /* The destination has registered it. -EPROTO: nobody had asked. */
 int pins_peer_ready(struct pins *pins, unsigned slice, struct ramlift_error *error);
@@ -58,7 +59,8 @@ bool pins_are_kept(const struct pins *pins);
 /* Every slice that is wanted is usable. */
 bool pins_settled(struct pins *pins);
 
-/* What has failed; -ETIMEDOUT when the destination owes a slice for longer than patience_ns. */
+/* What has failed; -ETIMEDOUT when the destination owes a slice for longer than patience_ns. To be
+ * called now and then: it lets those in that wait for room which nobody had to let go. */
 int pins_check(struct pins *pins, uint64_t patience_ns, struct ramlift_error *error);
 
 /* Stop and free; deregisters nothing. NULL is fine. */

@@ -61,6 +61,7 @@ static int send_offer(struct ramlift_source *source, struct offer *offer,
 	offer->n_rails = (uint8_t)source_n_rails(config);
 	offer->n_lanes = (uint16_t)source_n_lanes(config);
 	offer->slice_bytes = config->slice_bytes;
+	offer->pin_budget_bytes = source_pin_budget_bytes(config);
 	strcpy(offer->name, config->guest_name);
 	offer->n_regions = config->n_regions;
 	memcpy(offer->regions, config->regions, config->n_regions * sizeof(offer->regions[0]));
@@ -180,19 +181,28 @@ static void want_slices(struct ramlift_source *source)
 {
 	const struct ram *ram = &source->ram;
 	bool all = source->config.pin == RAMLIFT_PIN_ALL;
+	/* More than there is room for would drive out what has come in, before a lane finds it. */
+	uint64_t budget_bytes = source_pin_budget_bytes(&source->config);
+	uint64_t room = budget_bytes ? budget_bytes : UINT64_MAX;
 
 	for (uint64_t offset = 0, left = ram->n_slices; left; offset += ram->slice_bytes) {
 		for (unsigned i = 0; i < ram->n_regions; i++) {
 			unsigned slice =
 				ram->first_slice[i] + (unsigned)(offset / ram->slice_bytes);
+			uint64_t size_bytes;
 
 			if (offset >= ram->regions[i].size_bytes)
 				continue;
 			left--;
-			if (all || dirty_set_has(&source->set,
-						 ram->first_stripe[i] + offset / STRIPE_BYTES,
-						 ram->slice_bytes / STRIPE_BYTES))
-				pins_want(source->pins, slice);
+			size_bytes = ram->slices[slice].size_bytes; /* the last one's may be less */
+			if (size_bytes > room ||
+			    (!all &&
+			     !dirty_set_has(&source->set,
+					    ram->first_stripe[i] + offset / STRIPE_BYTES,
+					    (size_bytes + STRIPE_BYTES - 1) / STRIPE_BYTES)))
+				continue;
+			room -= size_bytes;
+			pins_want(source->pins, slice);
 		}
 	}
 }
@@ -206,7 +216,7 @@ static int start_pins(struct ramlift_source *source, struct ramlift_error *error
 		.endpoint = source->endpoint,
 		.region_rails = source->region_rails,
 		.n_threads = config->register_threads,
-		.budget_bytes = config->pin == RAMLIFT_PIN_BUDGET ? config->pin_budget_bytes : 0,
+		.budget_bytes = source_pin_budget_bytes(config),
 		.ask = ask_for_slice,
 		.retire = retire_slice,
 		.usable = slice_usable,
@@ -295,6 +305,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		.n_rails = source_n_rails(&source->config),
 		.n_lanes = source_n_lanes(&source->config),
 		.on_demand_paging = source->config.on_demand_paging,
+		.pin_budget_bytes = source_pin_budget_bytes(&source->config),
 		.slices = source->ram.slices,
 		.n_slices = source->ram.n_slices,
 		.interrupt_fd = source->session.cancel_fd,

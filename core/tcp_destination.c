@@ -12,7 +12,10 @@
 #include "core/ramlift.h"
 #include "core/tcp_transport.h"
 
-#define LOOK_NS (50 * NS_PER_MS) /* how often a wait for a token looks at interrupt_fd */
+/* The most to take by one call, but for a single vector: while a call copies, the lane's next
+ * packets pile up behind the socket's lock. */
+#define CALL_BYTES (TRANSPORT_MAX_WRITE_BYTES + sizeof(struct batch_header))
+#define LOOK_NS	   (50 * NS_PER_MS) /* how often a wait for a token looks at interrupt_fd */
 
 int tcp_listen(const struct transport_params *params, const struct sockaddr *local,
 	       struct endpoint **result, struct sockaddr_storage *addresses,
@@ -52,11 +55,22 @@ static bool write_fits(const struct endpoint *endpoint, const struct write_heade
 	       length <= endpoint->params.slices[slice].size_bytes - offset;
 }
 
+/* How many of the vectors, at least the first, to fill by one call. */
+static unsigned one_call(const struct iovec *vectors, unsigned n)
+{
+	uint64_t bytes = vectors[0].iov_len;
+	unsigned i = 1;
+
+	while (i < n && bytes + vectors[i].iov_len <= CALL_BYTES)
+		bytes += vectors[i++].iov_len;
+	return i;
+}
+
 /* Fill all of the vectors from a blocking socket. */
 static int receive_vectors(int fd, struct iovec *vectors, unsigned n)
 {
 	while (n) {
-		struct msghdr message = { .msg_iov = vectors, .msg_iovlen = n };
+		struct msghdr message = { .msg_iov = vectors, .msg_iovlen = one_call(vectors, n) };
 		ssize_t received = recvmsg(fd, &message, MSG_WAITALL);
 
 		if (!received)
@@ -78,28 +92,46 @@ static int receive_vectors(int fd, struct iovec *vectors, unsigned n)
 	return 0;
 }
 
+/* Where the bytes of a batch's writes go. false: somewhere that is not guest memory. */
+static bool place_writes(const struct endpoint *endpoint, const struct batch_header *header,
+			 struct iovec *vectors)
+{
+	unsigned n_writes = be32toh(header->n_writes);
+
+	if (n_writes > TRANSPORT_MAX_BATCH)
+		return false;
+	for (unsigned i = 0; i < n_writes; i++) {
+		const struct write_header *write = &header->writes[i];
+
+		if (!write_fits(endpoint, write))
+			return false;
+		vectors[i].iov_base = (char *)endpoint->params.slices[be32toh(write->slice)].hva +
+				      be64toh(write->offset_bytes);
+		vectors[i].iov_len = be32toh(write->length_bytes);
+	}
+	return true;
+}
+
 static int receive_until_token(struct tcp_lane *lane, uint64_t *token)
 {
-	const struct endpoint *endpoint = lane->endpoint;
-	struct write_header header;
-	struct iovec first = { &header, sizeof(header) };
+	struct iovec vectors[TRANSPORT_MAX_BATCH + 1];
+	struct batch_header header;
+	unsigned n_writes = 0;
 	int ret;
 
-	ret = receive_vectors(lane->fd, &first, 1);
-	while (!ret && be32toh(header.slice) != TOKEN_SLICE) {
-		struct iovec vectors[2];
-
-		if (!write_fits(endpoint, &header))
+	for (;;) {
+		vectors[n_writes] = (struct iovec){ &header, sizeof(header) };
+		ret = receive_vectors(lane->fd, vectors, n_writes + 1);
+		if (ret)
+			return ret;
+		n_writes = be32toh(header.n_writes);
+		if (!n_writes)
+			break;
+		if (!place_writes(lane->endpoint, &header, vectors))
 			return -EPROTO;
-		vectors[0].iov_base = (char *)endpoint->params.slices[be32toh(header.slice)].hva +
-				      be64toh(header.offset_bytes);
-		vectors[0].iov_len = be32toh(header.length_bytes);
-		vectors[1].iov_base = &header;
-		vectors[1].iov_len = sizeof(header);
-		ret = receive_vectors(lane->fd, vectors, 2);
 	}
-	*token = be64toh(header.offset_bytes);
-	return ret;
+	*token = be64toh(header.token);
+	return 0;
 }
 
 static void *receive_thread(void *argument)
@@ -197,7 +229,9 @@ int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_e
 static int check_token(const struct tcp_lane *lane, uint64_t token, struct ramlift_error *error)
 {
 	if (lane->status == -EPROTO)
-		return error_set(error, -EPROTO, "lane %u carried a write outside guest memory",
+		return error_set(error, -EPROTO,
+				 "lane %u carried a write outside guest memory or a batch that is "
+				 "too long",
 				 lane->index);
 	if (lane->status)
 		return error_set(error, lane->status, "lane %u broke: %s", lane->index,

@@ -136,22 +136,22 @@ static int send_vectors(struct tcp_lane *lane, struct iovec *vectors, unsigned n
 int tcp_post(struct endpoint *endpoint, unsigned index, const struct transport_write *writes,
 	     unsigned n_writes, struct ramlift_error *error)
 {
-	struct write_header headers[TRANSPORT_MAX_BATCH];
-	struct iovec vectors[2 * TRANSPORT_MAX_BATCH];
+	struct batch_header header = { .n_writes = htobe32(n_writes) };
+	struct iovec vectors[1 + TRANSPORT_MAX_BATCH];
 
+	vectors[0] = (struct iovec){ &header, sizeof(header) };
 	for (unsigned i = 0; i < n_writes; i++) {
 		const struct transport_write *write = &writes[i];
+		char *slice = endpoint->params.slices[write->slice].hva;
 
-		headers[i].slice = htobe32(write->slice);
-		headers[i].length_bytes = htobe32(write->length_bytes);
-		headers[i].offset_bytes = htobe64(write->offset_bytes);
-		vectors[2 * i].iov_base = &headers[i];
-		vectors[2 * i].iov_len = sizeof(headers[i]);
-		vectors[2 * i + 1].iov_base =
-			(char *)endpoint->params.slices[write->slice].hva + write->offset_bytes;
-		vectors[2 * i + 1].iov_len = write->length_bytes;
+		header.writes[i] = (struct write_header){
+			.slice = htobe32(write->slice),
+			.length_bytes = htobe32(write->length_bytes),
+			.offset_bytes = htobe64(write->offset_bytes),
+		};
+		vectors[1 + i] = (struct iovec){ slice + write->offset_bytes, write->length_bytes };
 	}
-	return send_vectors(&endpoint->lanes[index], vectors, 2 * n_writes, error);
+	return send_vectors(&endpoint->lanes[index], vectors, 1 + n_writes, error);
 }
 
 /* What the kernel has taken and the peer's has not acknowledged. */
@@ -174,10 +174,7 @@ int tcp_drain(struct endpoint *endpoint, unsigned lane, struct ramlift_error *er
 int tcp_token(struct endpoint *endpoint, unsigned index, uint64_t token,
 	      struct ramlift_error *error)
 {
-	struct write_header header = {
-		.slice = htobe32(TOKEN_SLICE),
-		.offset_bytes = htobe64(token),
-	};
+	struct batch_header header = { .token = htobe64(token) };
 	struct iovec vector = { &header, sizeof(header) };
 
 	return send_vectors(&endpoint->lanes[index], &vector, 1, error);

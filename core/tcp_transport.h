@@ -5,8 +5,16 @@
  *   source, the lane's thread   header and pages straight out of guest RAM, one sendmsg() a batch
  *   destination, one each       pages straight into guest RAM and the next header, one recvmsg()
  *
- * A header is checked against the slices before a byte of its payload is read. The token is a
- * header without payload.
+ * A batch's header says where each of its writes goes, and is of one size, so that it can be read
+ * together with the pages before it. All of it is checked against the slices before a byte of the
+ * pages is read. The token is a batch without writes.
+ *
+ * The kernel copies pages into its buffers when they are posted, and what it has taken belongs to
+ * nobody any more. Sending by reference (vmsplice(2), sendfile(2)) would be allowed: a page that
+ * the guest writes after the post arrives newer than it was, and again, for it is dirty again;
+ * both pass the lane in order; freed memory stays as it is while a buffer refers to it; and where
+ * the network device makes no checksums, the kernel copies shared pages before it does. But it is
+ * slower: the receiver then copies from memory that no cache has.
  */
 #ifndef CORE_TCP_TRANSPORT_H
 #define CORE_TCP_TRANSPORT_H
@@ -21,7 +29,6 @@
 
 #define HELLO_MAGIC	 0x524c4c31u /* "RLL1" */
 #define HELLO_TIMEOUT_NS (2 * NS_PER_S)
-#define TOKEN_SLICE	 UINT32_MAX
 
 /* On the wire, big-endian. */
 struct lane_hello {
@@ -31,9 +38,17 @@ struct lane_hello {
 };
 
 struct write_header {
-	uint32_t slice; /* TOKEN_SLICE: offset is the token */
+	uint32_t slice;
 	uint32_t length_bytes;
 	uint64_t offset_bytes;
+};
+
+/* Behind it the bytes of each write, in this order. */
+struct batch_header {
+	uint32_t n_writes; /* at most TRANSPORT_MAX_BATCH; 0: the token */
+	uint32_t reserved; /* 0 */
+	uint64_t token;	   /* with writes 0 */
+	struct write_header writes[TRANSPORT_MAX_BATCH]; /* what is not used: 0 */
 };
 
 struct tcp_lane {

@@ -45,7 +45,7 @@ struct transport_write {
 };
 
 #define TRANSPORT_MAX_WRITE_BYTES (256u * 1024)
-#define TRANSPORT_MAX_BATCH	  32u
+#define TRANSPORT_MAX_BATCH	  64u
 
 struct transport_params {
 	uint8_t session_id[SESSION_ID_BYTES]; /* only lanes that carry it may join */
@@ -55,8 +55,9 @@ struct transport_params {
 	bool on_demand_paging;	  /* register without pinning */
 	const struct slice *slices; /* outlives the endpoint */
 	unsigned n_slices;
-	int interrupt_fd;	/* readable once the session is to end: every wait ends then with
-				   -ECANCELED; or -1 */
+	uint64_t pin_budget_bytes; /* the most that is registered at once; 0: all slices may be */
+	int interrupt_fd;	   /* readable once the session is to end: every wait ends then with
+				      -ECANCELED; or -1 */
 	uint64_t io_timeout_ns; /* how long a completion may take before the lane counts as dead */
 };
 

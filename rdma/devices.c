@@ -12,7 +12,7 @@
 
 #include "core/error.h"
 #include "core/ramlift.h"
-#include "rdma/placement.h"
+#include "rdma/device_node.h"
 
 static const char *state_text(enum ibv_port_state state)
 {
@@ -107,7 +107,7 @@ static void fill_port(struct ibv_context *context, unsigned port, struct rdma_de
 				: 0;
 	}
 	rdma_device_netdev(context->device, port, info->netdev);
-	info->numa_node = placement_device_node(context->device);
+	info->numa_node = device_node(context->device);
 }
 
 static int add_device(struct ibv_device *device, struct rdma_device_info **list, unsigned *count,

@@ -18,7 +18,7 @@ struct rdma_device_info {
 	bool active;
 	double speed_gbps; /* width times lane speed, 0 unknown; soft-RoCE claims what it likes */
 	unsigned active_mtu_bytes;
-	int numa_node;		  /* as placement_device_node() */
+	int numa_node;		  /* as device_node() */
 	char netdev[IF_NAMESIZE]; /* "" where there is none */
 	uint64_t guid;		  /* of the node, in host order */
 };

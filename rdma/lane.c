@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "rdma/device_node.h"
 #include "rdma/endpoint.h"
-#include "rdma/placement.h"
 #include "rdma/verbs_error.h"
 
 /* Events are acknowledged in lots, since each acknowledgement takes a lock. */
@@ -79,12 +79,13 @@ static int open_queues(struct lane *lane, struct ramlift_error *error)
  */
 int lane_open(struct lane *lane, struct ramlift_error *error)
 {
-	struct placement before;
+	struct memory_policy before;
 	int ret;
 
-	placement_begin(lane->rail->numa_node, &before);
+	lane->spin_polls = LANE_MAX_SPIN_POLLS;
+	memory_policy_prefer(lane->rail->numa_node, &before);
 	ret = open_queues(lane, error);
-	placement_end(&before);
+	memory_policy_restore(&before);
 	return ret;
 }
 

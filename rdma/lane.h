@@ -18,13 +18,13 @@
 #include <stdint.h>
 
 #include "core/ramlift.h"
+#include "core/transport.h"
 
 struct endpoint;
 struct rail;
-struct transport_write;
 
-/* Work requests that a lane may have in flight; a device may allow less. */
-#define LANE_SEND_DEPTH 128u
+/* Work requests that a lane may have in flight: four posts. A device may allow less. */
+#define LANE_SEND_DEPTH (4 * TRANSPORT_MAX_BATCH)
 
 /* Twice that, so that the entry of what has completed outlives the one of what was posted. */
 #define LANE_HISTORY (2 * LANE_SEND_DEPTH)
@@ -32,11 +32,18 @@ struct transport_write;
 /* And bytes: enough to keep any link busy, little enough to drain at the switchover. */
 #define LANE_WINDOW_BYTES (4u << 20)
 
-/* Within a post, every so many writes carry a signal, and the last one always. */
-#define LANE_SIGNAL_EVERY 32u
+/* A post is cut into parts of so many bytes, so that there is always another one in flight. The
+ * last write of a part carries a signal. docs/decisions/posting.md has measurements of all these.
+ */
+#define LANE_PART_BYTES (1u << 20)
 
-/* How often an empty completion queue is looked at before the thread goes to sleep. */
-#define LANE_SPIN_POLLS 100u
+/*
+ * How often an empty completion queue is looked at before the thread goes to sleep: more often
+ * where that paid last time, less often where it did not. At the least nothing worth mentioning, at
+ * the most some 50 us: what sleeping and waking costs.
+ */
+#define LANE_MIN_SPIN_POLLS 8u
+#define LANE_MAX_SPIN_POLLS 2048u
 
 /* Completions taken with one look. */
 #define LANE_POLL_BATCH 16u
@@ -69,6 +76,7 @@ struct lane {
 	uint64_t bytes_up_to[LANE_HISTORY]; /* bytes_posted as of write n, at n % LANE_HISTORY */
 	unsigned receives;		    /* posted and not completed */
 	unsigned events;		    /* taken from the channel, not acknowledged */
+	unsigned spin_polls;		    /* looks before the next sleep */
 	bool armed;			    /* the next completion makes the channel readable */
 	bool has_token;			    /* destination: it came, and this is it */
 	uint64_t token;

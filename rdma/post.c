@@ -38,6 +38,16 @@ static int sleep_for_completion(struct lane *lane, uint64_t deadline_ns,
 	return 0;
 }
 
+/* A completion came after so many looks, or, with found false, did not: is looking worth it? */
+static void adapt_spinning(struct lane *lane, bool found)
+{
+	unsigned polls = found ? lane->spin_polls * 2 : lane->spin_polls / 2;
+
+	lane->spin_polls = polls < LANE_MIN_SPIN_POLLS	 ? LANE_MIN_SPIN_POLLS
+			   : polls > LANE_MAX_SPIN_POLLS ? LANE_MAX_SPIN_POLLS
+							 : polls;
+}
+
 /*
  * Return once no more than in_flight writes, and in_flight_bytes, are outstanding. The clock is
  * read only where the thread sleeps; time without progress counts from there. Completions have the
@@ -59,14 +69,17 @@ static int wait_for_room(struct lane *lane, uint64_t in_flight, uint64_t in_flig
 		if (ret < 0)
 			return ret;
 		if (ret > 0) {
+			if (empty_polls && empty_polls < lane->spin_polls)
+				adapt_spinning(lane, true);
 			empty_polls = 0;
 			deadline_ns = 0;
 			continue;
 		}
 		/* The look after arming is the next turn's: empty_polls stays above the limit. */
-		if (++empty_polls < LANE_SPIN_POLLS)
+		if (++empty_polls < lane->spin_polls)
 			continue;
 		if (!lane->armed) {
+			adapt_spinning(lane, false);
 			ret = lane_arm(lane, error);
 			if (ret)
 				return ret;
@@ -140,12 +153,11 @@ static int post_part(struct lane *lane, const struct transport_write *writes, un
 
 	for (unsigned i = 0; i < n; i++) {
 		bool last = i + 1 == n;
-		bool signal = last || (i + 1) % LANE_SIGNAL_EVERY == 0;
 
 		chain[i] = (struct ibv_send_wr){
 			.wr_id = lane->posted + i + 1,
 			.next = last ? NULL : &chain[i + 1],
-			.send_flags = signal ? IBV_SEND_SIGNALED : 0,
+			.send_flags = last ? IBV_SEND_SIGNALED : 0,
 		};
 		fill_write(lane, &writes[i], &pieces[i], &chain[i]);
 		lane->bytes_posted += writes[i].length_bytes;
@@ -154,13 +166,18 @@ static int post_part(struct lane *lane, const struct transport_write *writes, un
 	return post_chain(lane, chain, n, error);
 }
 
-static uint64_t sum_bytes(const struct transport_write *writes, unsigned n)
+/* How many of the writes go out together: what the queue holds, and not so much that the window
+ * must be empty first. */
+static unsigned fit_part(const struct lane *lane, const struct transport_write *writes, unsigned n,
+			 uint64_t *bytes)
 {
-	uint64_t bytes = 0;
+	unsigned fit = 1;
 
-	for (unsigned i = 0; i < n; i++)
-		bytes += writes[i].length_bytes;
-	return bytes;
+	*bytes = writes[0].length_bytes;
+	while (fit < n && fit < lane->rail->send_depth &&
+	       *bytes + writes[fit].length_bytes <= LANE_PART_BYTES)
+		*bytes += writes[fit++].length_bytes;
+	return fit;
 }
 
 int lane_post(struct lane *lane, const struct transport_write *writes, unsigned n_writes,
@@ -171,13 +188,10 @@ int lane_post(struct lane *lane, const struct transport_write *writes, unsigned 
 
 	assert(n_writes <= TRANSPORT_MAX_BATCH);
 	while (n_writes && !ret) {
-		/* One part, except on a device with very short queues. */
-		unsigned n = n_writes < depth ? n_writes : depth;
-		uint64_t bytes = sum_bytes(writes, n);
+		uint64_t bytes;
+		unsigned n = fit_part(lane, writes, n_writes, &bytes);
 
-		ret = wait_for_room(lane, depth - n,
-				    bytes < LANE_WINDOW_BYTES ? LANE_WINDOW_BYTES - bytes : 0,
-				    error);
+		ret = wait_for_room(lane, depth - n, LANE_WINDOW_BYTES - bytes, error);
 		if (!ret)
 			ret = post_part(lane, writes, n, error);
 		writes += n;

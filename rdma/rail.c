@@ -9,8 +9,8 @@
 
 #include "core/error.h"
 #include "rdma/device_address.h"
+#include "rdma/device_node.h"
 #include "rdma/endpoint.h"
-#include "rdma/placement.h"
 
 int rail_init(struct rail *rail, struct endpoint *endpoint, unsigned index,
 	      struct ramlift_error *error)
@@ -96,7 +96,7 @@ int rail_use_device(struct rail *rail, struct ibv_context *device, struct ramlif
 		ret = errno ? -errno : -EIO;
 		return error_set(error, ret, "cannot use RDMA device %s: %s", name, strerror(-ret));
 	}
-	rail->numa_node = placement_device_node(device->device);
+	rail->numa_node = device_node(device->device);
 	rail->send_depth = send_depth(&limits);
 	rail->device = device;
 	return 0;

@@ -15,6 +15,9 @@
 #include "core/error.h"
 #include "rdma/endpoint.h"
 
+/* How often the fence looks for a flush before it sleeps: usually it is there at once. */
+#define FENCE_SPIN_POLLS 100u
+
 /* How long the fence sleeps at most before it looks for an abort again. */
 #define FENCE_NAP_MS 10
 
@@ -154,7 +157,7 @@ static int await_flush(struct lane *lane, uint64_t deadline_ns, struct ramlift_e
 		unsigned before = lane->receives;
 
 		lane_reap(lane, NULL);
-		if (lane->receives < before || ++empty_polls < LANE_SPIN_POLLS)
+		if (lane->receives < before || ++empty_polls < FENCE_SPIN_POLLS)
 			continue;
 		if (!lane->armed) {
 			ret = lane_arm(lane, error);

@@ -48,8 +48,8 @@ static int limit_error(struct ramlift_error *error, int code, uint64_t bytes, ui
 			 n_rails > 1 ? ", and memory counts once for each of its rails" : "");
 }
 
-/* Every page of the guest may come to be registered, so the limit must hold them all. Memory that
- * is paged on demand is not pinned. */
+/* Every page of the guest may come to be registered, so the limit must hold them all, or the budget
+ * that they are kept to. Memory that is paged on demand is not pinned. */
 int slices_check_limit(const struct transport_params *params, struct ramlift_error *error)
 {
 	struct rlimit limit;
@@ -60,6 +60,8 @@ int slices_check_limit(const struct transport_params *params, struct ramlift_err
 		return 0;
 	for (unsigned i = 0; i < params->n_slices; i++)
 		total += params->slices[i].size_bytes;
+	if (params->pin_budget_bytes && params->pin_budget_bytes < total)
+		total = params->pin_budget_bytes;
 	if (total <= limit.rlim_cur)
 		return 0;
 	return limit_error(error, -ENOMEM, total, limit.rlim_cur, 1);

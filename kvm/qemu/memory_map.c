@@ -48,6 +48,7 @@ int memory_map(int fd, const struct memory_mapping *mapping, struct ramlift_regi
 	region->memfd = fd;
 	region->memfd_offset = mapping->file_offset;
 	region->page_size_bytes = memory_fd_page_bytes(fd);
+	region->numa_node = -1; /* the other process's to place */
 	return 0;
 }
 

@@ -25,6 +25,9 @@ struct arguments {
 	const char *name;
 	const char *to;
 	json_t *request;
+	struct option_rails rails;
+	uint64_t lanes; /* of all rails together; 0: not given */
+	uint64_t lanes_per_rail;
 	bool json;
 	bool quiet;
 };
@@ -40,7 +43,16 @@ struct session {
 	json_t *result;
 };
 
-enum option_key { KEY_DOWNTIME = 0x100, KEY_VERIFY, KEY_TIMEOUT, KEY_DIVERGENCE, KEY_JSON };
+enum option_key {
+	KEY_DOWNTIME = 0x100,
+	KEY_VERIFY,
+	KEY_TIMEOUT,
+	KEY_DIVERGENCE,
+	KEY_PIN,
+	KEY_ODP,
+	KEY_LANES_PER_RAIL,
+	KEY_JSON
+};
 
 static const struct argp_option options[] = {
 	{ "to", 't', "ADDRESS", 0, "where 'ramlift receive' listens: host:port", 0 },
@@ -48,7 +60,21 @@ static const struct argp_option options[] = {
 	  "rdma, tcp, or auto: rdma where both sides have it "
 	  "(default)",
 	  0 },
-	{ "lanes", 'l', "N", 0, "parallel connections, 1 to 64; default 4", 0 },
+	{ "lanes", 'l', "N", 0,
+	  "parallel connections, 1 to 64 in all, a multiple of the number of rails; default 4 a "
+	  "rail",
+	  0 },
+	{ "lanes-per-rail", KEY_LANES_PER_RAIL, "N", 0, "the same, said of each rail", 0 },
+	{ "rails", 'R', "DEV[,DEV...]", 0,
+	  "RDMA devices to send with, as many as the destination names; memory goes over those of "
+	  "its own NUMA node; default the one that reaches the destination",
+	  0 },
+	{ "pin", KEY_PIN, "WHAT", 0,
+	  "memory that is registered with the RDMA device, on both sides: what the guest has "
+	  "touched (demand, the default), all of it, or at most so much at once (budget=SIZE)",
+	  0 },
+	{ "odp", KEY_ODP, NULL, 0,
+	  "pin no memory, let the RDMA device fault it in (on-demand paging); slower", 0 },
 	{ "max-downtime", KEY_DOWNTIME, "MS", 0,
 	  "switch over once the predicted downtime is below; default 300", 0 },
 	{ "bandwidth", 'b', "RATE", 0,
@@ -82,6 +108,16 @@ static void set_number(const struct argp_state *state, const char *key, const ch
 	set(state->input, key, json_integer((json_int_t)number * (json_int_t)factor));
 }
 
+static uint64_t lanes(const struct argp_state *state, const char *option, const char *text)
+{
+	struct ramlift_error error;
+	uint64_t number = 0;
+
+	command_check(state, option_number(option, text, 1, RAMLIFT_MAX_LANES, &number, &error),
+		      &error);
+	return number;
+}
+
 static void set_rate(const struct argp_state *state, const char *text)
 {
 	struct ramlift_error error;
@@ -94,10 +130,19 @@ static void set_rate(const struct argp_state *state, const char *text)
 static void set_words(const struct argp_state *state, int key, const char *text)
 {
 	enum ramlift_on_divergence divergence;
+	struct arguments *arguments = state->input;
 	enum option_transport transport;
 	struct ramlift_error error;
+	enum ramlift_pin pin;
+	uint64_t budget_bytes;
 
-	if (key == 'T') {
+	if (key == 'R') {
+		command_check(state, option_rails(text, &arguments->rails, &error), &error);
+		set(state->input, "rails", json_string(text));
+	} else if (key == KEY_PIN) {
+		command_check(state, option_pin(text, &pin, &budget_bytes, &error), &error);
+		set(state->input, "pin", json_string(text));
+	} else if (key == 'T') {
 		command_check(state, option_transport(text, &transport, &error), &error);
 		set(state->input, "transport", json_string(text));
 	} else if (key == KEY_DIVERGENCE) {
@@ -109,12 +154,36 @@ static void set_words(const struct argp_state *state, int key, const char *text)
 	}
 }
 
-static void check(const struct argp_state *state, const struct arguments *arguments)
+/* --lanes is for all rails together, the session wants to know it of each. */
+static void check_lanes(const struct argp_state *state, struct arguments *arguments)
+{
+	uint64_t n_rails = arguments->rails.n ? arguments->rails.n : 1;
+	uint64_t per_rail = arguments->lanes_per_rail;
+
+	if (arguments->lanes && per_rail)
+		command_usage(state, "give --lanes or --lanes-per-rail, not both");
+	if (arguments->lanes % n_rails)
+		command_usage(state,
+			      "--lanes %llu cannot be shared by %llu rails: take a multiple, or "
+			      "--lanes-per-rail",
+			      (unsigned long long)arguments->lanes, (unsigned long long)n_rails);
+	if (arguments->lanes)
+		per_rail = arguments->lanes / n_rails;
+	if (per_rail * n_rails > RAMLIFT_MAX_LANES)
+		command_usage(state, "%llu lanes on each of %llu rails are more than %u in all",
+			      (unsigned long long)per_rail, (unsigned long long)n_rails,
+			      RAMLIFT_MAX_LANES);
+	if (per_rail)
+		set(arguments, "lanes_per_rail", json_integer((json_int_t)per_rail));
+}
+
+static void check(const struct argp_state *state, struct arguments *arguments)
 {
 	if (!arguments->name)
 		command_usage(state, "say which guest: ramlift migrate db1 --to host:7440");
 	if (!arguments->to)
 		command_usage(state, "say where to: --to host:7440");
+	check_lanes(state, arguments);
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -127,11 +196,16 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		set_words(state, key, text);
 		break;
 	case 'T':
+	case 'R':
+	case KEY_PIN:
 	case KEY_DIVERGENCE:
 		set_words(state, key, text);
 		break;
 	case 'l':
-		set_number(state, "lanes", "--lanes", text, RAMLIFT_MAX_LANES, 1);
+		arguments->lanes = lanes(state, "--lanes", text);
+		break;
+	case KEY_LANES_PER_RAIL:
+		arguments->lanes_per_rail = lanes(state, "--lanes-per-rail", text);
 		break;
 	case KEY_DOWNTIME:
 		set_number(state, "max_downtime_ns", "--max-downtime", text, 3600000, NS_PER_MS);
@@ -144,6 +218,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		break;
 	case KEY_VERIFY:
 		set(arguments, "verify", json_true());
+		break;
+	case KEY_ODP:
+		set(arguments, "on_demand_paging", json_true());
 		break;
 	case KEY_JSON:
 		arguments->json = true;

@@ -23,6 +23,7 @@
 struct arguments {
 	struct qemu_source_config config;
 	const struct ramlift_transport *transports[2];
+	struct option_rails rails;
 	char state_dir[4096];
 	bool multifd_given;
 	bool json;
@@ -53,7 +54,10 @@ static const struct argp_option options[] = {
 	  "QEMU's connections to this process, 0 to 64; default as many as lanes", 0 },
 	{ "transport", 'T', "KIND", 0,
 	  "rdma, tcp, or auto: rdma where both sides have it (default)", 0 },
-	{ "lanes", 'l', "N", 0, "parallel connections to the other host, 1 to 64; default 4", 0 },
+	{ "lanes", 'l', "N", 0, "parallel connections to the other host, on each rail; default 4",
+	  0 },
+	{ "rails", 'R', "DEV[,DEV...]", 0,
+	  "RDMA devices to send with; default the one that reaches the destination", 0 },
 	{ "max-downtime", KEY_DOWNTIME, "MS", 0,
 	  "QEMU stops the guest once it expects less; default 300", 0 },
 	{ "bandwidth", 'b', "RATE", 0,
@@ -104,6 +108,11 @@ static void set_words(const struct argp_state *state, struct arguments *argument
 		command_check(state, option_guest_name(text, &error), &error);
 		arguments->config.name = text;
 		break;
+	case 'R':
+		command_check(state, option_rails(text, &arguments->rails, &error), &error);
+		session->rails = arguments->rails.list;
+		session->n_rails = arguments->rails.n;
+		break;
 	case 'b':
 		command_check(
 			state,
@@ -134,7 +143,8 @@ static void set_numbers(const struct argp_state *state, struct arguments *argume
 			(unsigned)number(state, "--multifd", text, 0, RAMLIFT_MAX_LANES);
 		break;
 	case 'l':
-		session->lanes_per_rail = (unsigned)number(state, "--lanes", text, 1, RAMLIFT_MAX_LANES);
+		session->lanes_per_rail =
+			(unsigned)number(state, "--lanes", text, 1, RAMLIFT_MAX_LANES);
 		break;
 	case KEY_DOWNTIME:
 		session->max_downtime_ns =
@@ -147,12 +157,17 @@ static void set_numbers(const struct argp_state *state, struct arguments *argume
 
 static void check(const struct argp_state *state, struct arguments *arguments)
 {
+	unsigned n_rails = arguments->rails.n ? arguments->rails.n : 1;
+	unsigned n_lanes = n_rails * arguments->config.session.lanes_per_rail;
+
 	if (!arguments->config.qmp_path)
 		command_usage(state, "say which QEMU: --qmp SOCKET");
 	if (!arguments->config.session.to)
 		command_usage(state, "say where to: --to host:7440");
+	if (n_lanes > RAMLIFT_MAX_LANES)
+		command_usage(state, "%u lanes are more than %u", n_lanes, RAMLIFT_MAX_LANES);
 	if (!arguments->multifd_given)
-		arguments->config.n_multifd = arguments->config.session.lanes_per_rail;
+		arguments->config.n_multifd = n_lanes;
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -165,6 +180,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		break;
 	case 't':
 	case 'T':
+	case 'R':
 	case 'b':
 	case KEY_NAME:
 	case KEY_DIVERGENCE:

@@ -22,6 +22,7 @@ struct arguments {
 	const char *connect;
 	const struct ramlift_transport *transports[2];
 	unsigned n_transports;
+	struct option_rails rails;
 	unsigned lanes;
 	bool verify;
 	bool once;
@@ -41,7 +42,8 @@ static const struct argp_option options[] = {
 	{ "transport", 'T', "KIND", 0,
 	  "rdma, tcp, or auto: rdma where both sides have it (default)", 0 },
 	{ "lanes", 'L', "N", 0,
-	  "source: parallel connections to the other host, 1 to 64; default 4", 0 },
+	  "source: parallel connections to the other host, on each rail; default 4", 0 },
+	{ "rails", 'R', "DEV[,DEV...]", 0, "RDMA devices, as many on both sides", 0 },
 	{ "verify", KEY_VERIFY, NULL, 0,
 	  "source: compare a digest of all memory while the guest is paused; adds to the downtime",
 	  0 },
@@ -68,6 +70,10 @@ static void set_choice(const struct argp_state *state, struct arguments *argumen
 	if (key == 'T') {
 		command_check(state, option_transport(text, &transport, &error), &error);
 		arguments->n_transports = option_transport_list(transport, arguments->transports);
+		return;
+	}
+	if (key == 'R') {
+		command_check(state, option_rails(text, &arguments->rails, &error), &error);
 		return;
 	}
 	command_check(state, option_number("--lanes", text, 1, RAMLIFT_MAX_LANES, &lanes, &error),
@@ -102,6 +108,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		set_address(state, "--connect", text, false, &arguments->connect);
 		break;
 	case 'T':
+	case 'R':
 	case 'L':
 		set_choice(state, arguments, key, text);
 		break;
@@ -203,6 +210,8 @@ static int open_source(const struct arguments *arguments, uint16_t *port,
 	config.transports = arguments->transports;
 	config.n_transports = arguments->n_transports;
 	config.lanes_per_rail = arguments->lanes;
+	config.rails = arguments->rails.list;
+	config.n_rails = arguments->rails.n;
 	config.verify = arguments->verify;
 	config.state_dir = journals;
 	ret = option_number("--listen", strrchr(arguments->listen, ':') + 1, 0, 65535, &wanted,
@@ -226,6 +235,8 @@ static int open_destination(const struct arguments *arguments, uint16_t *port,
 	config.listen = arguments->listen;
 	config.transports = arguments->transports;
 	config.n_transports = arguments->n_transports;
+	config.rails = arguments->rails.list;
+	config.n_rails = arguments->rails.n;
 	ret = proxy_destination_new(arguments->connect, &config, &destination, error);
 	if (!ret)
 		*port = proxy_destination_port(destination);

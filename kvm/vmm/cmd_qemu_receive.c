@@ -12,6 +12,7 @@
 struct arguments {
 	struct qemu_destination_config config;
 	const struct ramlift_transport *transports[2];
+	struct option_rails rails;
 	bool once;
 };
 
@@ -24,6 +25,8 @@ static const struct argp_option options[] = {
 	  "that QEMU's process, where the socket does not tell (libvirt made it)", 0 },
 	{ "listen", 'l', "ADDRESS", 0, "where to listen: host:port, 0.0.0.0:7440, [::]:7440", 0 },
 	{ "transport", 't', "KIND", 0, "accept rdma, tcp, or auto: both (default)", 0 },
+	{ "rails", 'R', "DEV[,DEV...]", 0,
+	  "RDMA devices to receive with, as many as the source names", 0 },
 	{ "once", '1', NULL, 0, "give up after one session that brings no guest", 0 },
 	{ 0 },
 };
@@ -60,6 +63,11 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		break;
 	case 't':
 		set_transport(state, arguments, text);
+		break;
+	case 'R':
+		command_check(state, option_rails(text, &arguments->rails, &error), &error);
+		arguments->config.session.rails = arguments->rails.list;
+		arguments->config.session.n_rails = arguments->rails.n;
 		break;
 	case '1':
 		arguments->once = true;

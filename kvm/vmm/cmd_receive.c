@@ -12,14 +12,27 @@
 struct arguments {
 	const char *listen;
 	enum option_transport transport;
-	uint64_t memory_bytes;
-	bool once;
+	struct option_rails rails;
+	bool on_demand_paging;
+	struct server_incoming incoming;
 	bool verbose;
 };
+
+enum option_key { KEY_ODP = 0x100 };
 
 static const struct argp_option options[] = {
 	{ "listen", 'l', "ADDRESS", 0, "where to listen: host:port, 0.0.0.0:7440, [::]:7440", 0 },
 	{ "transport", 't', "KIND", 0, "accept rdma, tcp, or auto: both (default)", 0 },
+	{ "rails", 'R', "DEV[,DEV...]", 0,
+	  "RDMA devices to receive with, as many as the source names; default the one that has the "
+	  "address at which it comes in",
+	  0 },
+	{ "odp", KEY_ODP, NULL, 0,
+	  "pin no memory, let the RDMA device fault it in (on-demand paging); slower", 0 },
+	{ "numa-map", 'N', "FROM:TO[,...]", 0,
+	  "put memory that is on node FROM at the source on node TO here, like 0:1,1:0; nodes that "
+	  "are not named stay, where this host has them",
+	  0 },
 	{ "memory", 'm', "SIZE", 0, "take only a guest with this much memory; default any", 0 },
 	{ "once", '1', NULL, 0, "give up after one session that brings no guest", 0 },
 	{ "verbose", 'v', NULL, 0, "a line about the guest every few seconds", 0 },
@@ -40,12 +53,23 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		command_check(state, option_transport(text, &arguments->transport, &error), &error);
 		break;
 	case 'm':
-		command_check(state,
-			      option_size("--memory", text, &arguments->memory_bytes, &error),
+		command_check(
+			state,
+			option_size("--memory", text, &arguments->incoming.memory_bytes, &error),
+			&error);
+		break;
+	case 'R':
+		command_check(state, option_rails(text, &arguments->rails, &error), &error);
+		break;
+	case KEY_ODP:
+		arguments->on_demand_paging = true;
+		break;
+	case 'N':
+		command_check(state, option_numa_map(text, &arguments->incoming.numa_map, &error),
 			      &error);
 		break;
 	case '1':
-		arguments->once = true;
+		arguments->incoming.once = true;
 		break;
 	case 'v':
 		arguments->verbose = true;
@@ -85,10 +109,14 @@ int cmd_receive(int argc, char **argv)
 	config.listen = arguments.listen;
 	config.transports = transports;
 	config.n_transports = option_transport_list(arguments.transport, transports);
-	ret = server_new(&server, &error);
+	config.rails = arguments.rails.list;
+	config.n_rails = arguments.rails.n;
+	config.on_demand_paging = arguments.on_demand_paging;
+	ret = machine_numa_map_check(&arguments.incoming.numa_map, &error);
 	if (!ret)
-		ret = server_receive_guest(server, &config, arguments.once, arguments.memory_bytes,
-					   &port, &error);
+		ret = server_new(&server, &error);
+	if (!ret)
+		ret = server_receive_guest(server, &config, &arguments.incoming, &port, &error);
 	if (ret) {
 		ret = command_failed("receive", &error);
 		goto free_server;

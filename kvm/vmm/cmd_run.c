@@ -28,6 +28,9 @@ static const struct argp_option options[] = {
 	  "hot=32M,rate=2000,pattern=skewed",
 	  0 },
 	{ "hugepages", 'H', "SIZE", 0, "put its memory on huge pages of 2M or 1G", 0 },
+	{ "numa-nodes", 'N', "LIST", 0,
+	  "split its memory evenly over these NUMA nodes, like 0,1; default wherever it comes from",
+	  0 },
 	{ "dirty", 'd', "KIND", 0, "how KVM tells dirty pages: ring (default) or log", 0 },
 	{ "dirty-ring-size", 'r', "N", 0, "entries of each vCPU's ring, a power of two up to 65536",
 	  0 },
@@ -119,6 +122,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		command_check(state, option_word("--hugepages", text, sizes, 2, &index, &error),
 			      &error);
 		config->page_size_bytes = index ? 1ull << 30 : 2ull << 20;
+		break;
+	case 'N':
+		command_check(state, option_numa_nodes(text, config, &error), &error);
 		break;
 	case 'd':
 		command_check(state, option_word("--dirty", text, modes, 2, &index, &error),

@@ -5,6 +5,7 @@ add_library(ramlift_command STATIC
 	control_client.c
 	control_socket.c
 	options.c
+	options_lists.c
 	outcome.c
 	progress.c
 	report_format.c

@@ -8,6 +8,23 @@
 
 #include "core/clock.h"
 
+static void wake(struct gate *gate, unsigned most)
+{
+	syscall(SYS_futex, &gate->turns, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
+}
+
+void gate_wake_all(struct gate *gate)
+{
+	atomic_store(&gate->to_pass_on, true);
+	wake(gate, 1);
+}
+
+void gate_wake_some(struct gate *gate, unsigned most)
+{
+	if (most) /* the kernel takes 0 for 1 */
+		wake(gate, most);
+}
+
 void gate_wait(struct gate *gate, uint32_t ticket, uint64_t until_ns)
 {
 	struct timespec until = clock_timespec(until_ns);
@@ -15,9 +32,7 @@ void gate_wait(struct gate *gate, uint32_t ticket, uint64_t until_ns)
 	/* This form takes an absolute time, of CLOCK_MONOTONIC. */
 	syscall(SYS_futex, &gate->turns, FUTEX_WAIT_BITSET_PRIVATE, ticket,
 		until_ns == GATE_NEVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
-}
-
-void gate_wake(struct gate *gate, int most)
-{
-	syscall(SYS_futex, &gate->turns, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
+	/* Whatever ended the wait: it may have been the one wake-up for all. */
+	if (atomic_exchange(&gate->to_pass_on, false))
+		wake(gate, INT32_MAX);
 }

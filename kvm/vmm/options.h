@@ -17,6 +17,8 @@
 /* Rates end here: 1 TiB a second. */
 #define OPTION_MAX_RATE_BYTES (1ull << 40)
 
+#define OPTION_MAX_DEVICE_NAME 64u /* of an RDMA device, with the final NUL */
+
 enum option_transport { TRANSPORT_AUTO, TRANSPORT_RDMA, TRANSPORT_TCP, TRANSPORT_COUNT };
 
 /* "4096", "256M", "1.5G": K, M, G and T are powers of 1024. At least 1 byte. */
@@ -48,6 +50,26 @@ int option_transport(const char *text, enum option_transport *transport,
 		     struct ramlift_error *error);
 int option_divergence(const char *text, enum ramlift_on_divergence *on_divergence,
 		      struct ramlift_error *error);
+
+/* Names of RDMA devices; list points into the same object. */
+struct option_rails {
+	unsigned n;
+	const char *list[RAMLIFT_MAX_RAILS];
+	char names[RAMLIFT_MAX_RAILS][OPTION_MAX_DEVICE_NAME];
+};
+
+/* "mlx5_0,mlx5_1", each once. Whether there are such devices is seen when they are used. */
+int option_rails(const char *text, struct option_rails *rails, struct ramlift_error *error);
+
+/* "0,1": the nodes that memory is split over, in this order; a node may be named several times. */
+int option_numa_nodes(const char *text, struct machine_config *config, struct ramlift_error *error);
+
+/* "0:1,1:0": for each node of the source, at most once, a node of this host. */
+int option_numa_map(const char *text, struct machine_numa_map *map, struct ramlift_error *error);
+
+/* "all", "demand" or "budget=4G"; only the last sets budget_bytes. */
+int option_pin(const char *text, enum ramlift_pin *pin, uint64_t *budget_bytes,
+	       struct ramlift_error *error);
 
 /* The transports in order of preference; returns how many. */
 unsigned option_transport_list(enum option_transport transport,

@@ -49,6 +49,12 @@ const char *format_time(char text[FORMAT_BYTES], uint64_t ns)
 	return text;
 }
 
+const char *format_us(char text[FORMAT_BYTES], uint64_t ns)
+{
+	snprintf(text, FORMAT_BYTES, "%.0f us", (double)ns / NS_PER_US);
+	return text;
+}
+
 char *format_clean(char *text)
 {
 	for (char *at = text; *at; at++) {

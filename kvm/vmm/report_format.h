@@ -16,6 +16,9 @@ const char *format_rate(char text[FORMAT_BYTES], uint64_t bytes_per_s);
 /* "12.3 ms", "4.56 s", "780 us" */
 const char *format_time(char text[FORMAT_BYTES], uint64_t ns);
 
+/* The same in microseconds, "12346 us", whatever its size. */
+const char *format_us(char text[FORMAT_BYTES], uint64_t ns);
+
 /* Replace what is not printable ASCII by '?': words from a peer could steer a terminal. */
 char *format_clean(char *text);
 

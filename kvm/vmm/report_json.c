@@ -94,6 +94,8 @@ static json_t *lane(unsigned index, const struct ramlift_lane_stats *lane)
 	json_t *object = json_object();
 
 	add(object, "lane", index);
+	add(object, "rail", lane->rail);
+	set(object, "numa_node", json_integer(lane->numa_node));
 	add(object, "bytes_sent", lane->bytes_sent);
 	add(object, "writes", lane->writes);
 	add(object, "zero_pages", lane->zero_pages);

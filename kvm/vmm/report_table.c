@@ -9,8 +9,9 @@
 
 #define LABEL "  %-16s "
 
-/* The members of an object whose names end in _ns, in their order, without the total. */
-static void times(FILE *out, const json_t *object, bool zeros)
+/* The members of an object whose names end in _ns, in their order, without the total. Those of the
+ * downtime are all there, to be compared, in one unit. */
+static void times(FILE *out, const json_t *object, bool downtime)
 {
 	char time[FORMAT_BYTES], label[32];
 	const char *key;
@@ -22,32 +23,66 @@ static void times(FILE *out, const json_t *object, bool zeros)
 
 		if (!strcmp(key, "total_ns") || length < 4 || strcmp(key + length - 3, "_ns"))
 			continue;
-		if (!zeros && !json_integer_value(value))
+		if (!downtime && !json_integer_value(value))
 			continue;
 		snprintf(label, sizeof(label), "  %.*s", (int)(length - 3), key);
 		for (char *line = label; (line = strchr(line, '_'));)
 			*line = '-';
-		fprintf(out, LABEL "%12s\n", label,
-			format_time(time, (uint64_t)json_integer_value(value)));
+		if (downtime)
+			format_us(time, (uint64_t)json_integer_value(value));
+		else
+			format_time(time, (uint64_t)json_integer_value(value));
+		fprintf(out, LABEL "%12s\n", label, time);
 	}
+}
+
+/* Rails are of interest where there are several. */
+static bool has_rails(const json_t *lanes)
+{
+	json_t *lane;
+	size_t i;
+
+	json_array_foreach((json_t *)lanes, i, lane)
+	{
+		if (read_number(lane, "rail"))
+			return true;
+	}
+	return false;
+}
+
+/* The rail and the NUMA node of a lane, as columns. */
+static void rail_columns(FILE *out, const json_t *lane)
+{
+	json_int_t node = json_integer_value(json_object_get(lane, "numa_node"));
+
+	fprintf(out, " %6llu", (unsigned long long)read_number(lane, "rail"));
+	if (node < 0)
+		fprintf(out, " %6s", "-");
+	else
+		fprintf(out, " %6lld", (long long)node);
 }
 
 static void lanes(FILE *out, const json_t *result)
 {
 	const json_t *array = json_object_get(result, "lanes");
 	char sent[FORMAT_BYTES], rate[FORMAT_BYTES];
+	bool rails = has_rails(array);
 	json_t *lane;
 	size_t i;
 
 	if (!json_array_size(array))
 		return;
-	fprintf(out, "\n" LABEL "%12s %12s %14s\n", "lane", "sent", "writes", "rate");
+	fprintf(out, "\n" LABEL "%12s %12s %14s%s\n", "lane", "sent", "writes", "rate",
+		rails ? "   rail   node" : "");
 	json_array_foreach((json_t *)array, i, lane)
 	{
-		fprintf(out, "  %-16zu %12s %12llu %14s\n", i,
+		fprintf(out, "  %-16zu %12s %12llu %14s", i,
 			format_size(sent, read_number(lane, "bytes_sent")),
 			(unsigned long long)read_number(lane, "writes"),
 			format_rate(rate, read_number(lane, "busy_rate_bytes_per_s")));
+		if (rails)
+			rail_columns(out, lane);
+		fprintf(out, "\n");
 	}
 }
 
@@ -157,6 +192,24 @@ static void current_migration(FILE *out, const json_t *now)
 		format_rate(dirty, read_number(now, "dirty_rate_bytes_per_s")));
 }
 
+static void numa_nodes(FILE *out, const json_t *nodes)
+{
+	json_t *node;
+	size_t i;
+
+	if (!json_array_size(nodes))
+		return;
+	fprintf(out, LABEL "in equal parts", "NUMA nodes");
+	json_array_foreach((json_t *)nodes, i, node)
+	{
+		if (json_integer_value(node) < 0)
+			fprintf(out, "%s any", i ? "," : "");
+		else
+			fprintf(out, "%s %lld", i ? "," : "", (long long)json_integer_value(node));
+	}
+	fprintf(out, "\n");
+}
+
 void report_table_guest(FILE *out, const json_t *status)
 {
 	char memory[FORMAT_BYTES], page[FORMAT_BYTES];
@@ -170,6 +223,7 @@ void report_table_guest(FILE *out, const json_t *status)
 			(unsigned long long)read_number(status, "vcpus"),
 			read_number(status, "vcpus") == 1 ? "" : "s",
 			read_text(status, "dirty_mode"));
+	numa_nodes(out, json_object_get(status, "numa_nodes"));
 	guest_check(out, json_object_get(status, "guest_check"), "");
 	current_migration(out, json_object_get(status, "migration"));
 	last_migration(out, json_object_get(status, "last_migration"));

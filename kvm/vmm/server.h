@@ -25,13 +25,19 @@ int server_new(struct server **server, struct ramlift_error *error);
 int server_run_guest(struct server *server, const char *name, const struct machine_config *config,
 		     struct ramlift_error *error);
 
+/* What kind of guest is waited for, and how. */
+struct server_incoming {
+	bool once;	       /* for one session only, whether it brings a guest or not */
+	uint64_t memory_bytes; /* only a guest of that size; 0: any */
+	struct machine_numa_map numa_map;
+};
+
 /*
- * Wait for a guest in a thread of its own, until one runs here; with once only for one session,
- * with memory_bytes (unless 0) only for a guest of that size. config names listen and transports;
- * the guest is filled in. The port of listen goes to port.
+ * Wait for a guest in a thread of its own, until one runs here. config names listen, transports and
+ * rails, and outlives the server; the guest is filled in. The port of listen goes to port.
  */
 int server_receive_guest(struct server *server, const struct ramlift_destination_config *config,
-			 bool once, uint64_t memory_bytes, uint16_t *port,
+			 const struct server_incoming *incoming, uint16_t *port,
 			 struct ramlift_error *error);
 
 /*

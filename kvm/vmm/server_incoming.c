@@ -26,13 +26,13 @@ static int check_size(const struct server *server, const struct ramlift_guest_of
 
 	for (unsigned i = 0; i < offer->n_regions; i++)
 		bytes += offer->regions[i].size_bytes;
-	if (!server->memory_bytes || bytes == server->memory_bytes)
+	if (!server->incoming.memory_bytes || bytes == server->incoming.memory_bytes)
 		return 0;
 	return error_set(error, -EINVAL,
 			 "guest %s has %s of memory, and only guests with %s are taken here: "
 			 "start 'ramlift receive' with another --memory, or without",
 			 offer->name, format_size(offered, bytes),
-			 format_size(wanted, server->memory_bytes));
+			 format_size(wanted, server->incoming.memory_bytes));
 }
 
 /* The name comes from the peer and becomes part of a file's name: checked before all else. */
@@ -143,8 +143,8 @@ static bool goes_on(struct server *server, struct ramlift_error *error)
 	server_close_control(server);
 	pthread_mutex_lock(&server->lock);
 	stopping = server->stop_after || server->state == SERVER_STOPPED;
-	server->incoming_failed = server->once && !stopping;
-	server->state = stopping || server->once ? SERVER_STOPPED : SERVER_WAITING;
+	server->incoming_failed = server->incoming.once && !stopping;
+	server->state = stopping || server->incoming.once ? SERVER_STOPPED : SERVER_WAITING;
 	server->place.name[0] = '\0';
 	json_decref(server->last_migration);
 	server->last_migration = NULL;
@@ -152,7 +152,7 @@ static bool goes_on(struct server *server, struct ramlift_error *error)
 	if (stopping)
 		return false;
 	fprintf(stderr, "ramlift receive: no guest came: %s\n", format_clean(error->text));
-	if (server->once)
+	if (server->incoming.once)
 		return false;
 	/* An error that is there at once, again and again, must not fill a disk with lines. */
 	clock_sleep_until(clock_now_ns() + 200 * NS_PER_MS);
@@ -208,7 +208,7 @@ static void fix_address(struct server *server, const char *listen, uint16_t port
 }
 
 int server_receive_guest(struct server *server, const struct ramlift_destination_config *config,
-			 bool once, uint64_t memory_bytes, uint16_t *port,
+			 const struct server_incoming *incoming, uint16_t *port,
 			 struct ramlift_error *error)
 {
 	int ret;
@@ -216,8 +216,8 @@ int server_receive_guest(struct server *server, const struct ramlift_destination
 	server->incoming_config = *config;
 	server->incoming_config.guest_ops = &incoming_ops;
 	server->incoming_config.guest = server;
-	server->once = once;
-	server->memory_bytes = memory_bytes;
+	server->incoming = *incoming;
+	server->place.numa_map = incoming->numa_map;
 	ret = ramlift_destination_new(&server->incoming_config, &server->destination, error);
 	if (ret)
 		return ret;

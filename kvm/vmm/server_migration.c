@@ -72,7 +72,11 @@ static void tell_progress(void *context, const struct ramlift_stats *stats)
 		return;
 	migration->next_progress_ns = now_ns + PROGRESS_EVERY_NS;
 	migration->last_phase = stats->phase;
-	event = report_stats(stats);
+	/* While the guest is paused, figures of 64 lanes would take longer than some of its parts.
+	 */
+	event = stats->phase < RAMLIFT_PHASE_STOP_AND_COPY
+			? report_stats(stats)
+			: json_pack("{s:s}", "phase", ramlift_phase_name(stats->phase));
 	json_object_set_new(event, "request", json_string("migrate"));
 	json_object_set_new(event, "event", json_string("progress"));
 	if (event)
@@ -184,12 +188,45 @@ static int take_text(const json_t *request, const char *key, const char **text,
 	return 0;
 }
 
+/* false where it is absent. */
+static int take_flag(const json_t *request, const char *key, bool *flag,
+		     struct ramlift_error *error)
+{
+	const json_t *value = json_object_get(request, key);
+
+	if (value && !json_is_boolean(value))
+		return error_set(error, -EINVAL, "%s must be true or false", key);
+	*flag = json_is_true(value);
+	return 0;
+}
+
+/* Which devices, and what they may pin. */
+static int take_rails(const json_t *request, struct migration *migration,
+		      struct ramlift_error *error)
+{
+	struct ramlift_source_config *config = &migration->config;
+	const char *rails = NULL, *pin = NULL;
+	int ret;
+
+	ret = take_text(request, "rails", &rails, error);
+	if (!ret && rails)
+		ret = option_rails(rails, &migration->rails, error);
+	if (!ret)
+		ret = take_text(request, "pin", &pin, error);
+	if (!ret && pin)
+		ret = option_pin(pin, &config->pin, &config->pin_budget_bytes, error);
+	if (!ret)
+		ret = take_flag(request, "on_demand_paging", &config->on_demand_paging, error);
+	config->rails = migration->rails.list;
+	config->n_rails = migration->rails.n;
+	return ret;
+}
+
 static int take_choices(const json_t *request, struct migration *migration,
 			struct ramlift_error *error)
 {
 	struct ramlift_source_config *config = &migration->config;
 	enum option_transport choice = TRANSPORT_AUTO;
-	const json_t *verify = json_object_get(request, "verify");
 	const char *divergence = NULL, *transport = NULL;
 	int ret;
 
@@ -200,11 +237,10 @@ static int take_choices(const json_t *request, struct migration *migration,
 		ret = take_text(request, "on_divergence", &divergence, error);
 	if (!ret && divergence)
 		ret = option_divergence(divergence, &config->on_divergence, error);
-	if (!ret && verify && !json_is_boolean(verify))
-		ret = error_set(error, -EINVAL, "verify must be true or false");
+	if (!ret)
+		ret = take_flag(request, "verify", &config->verify, error);
 	if (ret)
 		return ret;
-	config->verify = json_is_true(verify);
 	config->transports = migration->transports;
 	config->n_transports = option_transport_list(choice, migration->transports);
 	return 0;
@@ -234,7 +270,7 @@ static int take_numbers(const json_t *request, struct ramlift_source_config *con
 	uint64_t lanes = config->lanes_per_rail;
 	int ret;
 
-	ret = take_number(request, "lanes", 1, RAMLIFT_MAX_LANES, &lanes, error);
+	ret = take_number(request, "lanes_per_rail", 1, RAMLIFT_MAX_LANES, &lanes, error);
 	if (!ret)
 		ret = take_number(request, "max_downtime_ns", 1, 3600 * NS_PER_S,
 				  &config->max_downtime_ns, error);
@@ -282,6 +318,8 @@ static int prepare(struct server *server, const json_t *request, struct migratio
 	ret = take_address(request, migration, error);
 	if (!ret)
 		ret = take_choices(request, migration, error);
+	if (!ret)
+		ret = take_rails(request, migration, error);
 	if (!ret)
 		ret = take_numbers(request, &migration->config, error);
 	if (!ret)

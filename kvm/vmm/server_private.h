@@ -15,6 +15,7 @@
 #include <jansson.h>
 
 #include "kvm/vmm/control_socket.h"
+#include "kvm/vmm/options.h"
 #include "kvm/vmm/server.h"
 
 enum server_state {
@@ -40,6 +41,7 @@ struct migration {
 	bool cancelled;		       /* before that */
 	char *to;
 	const struct ramlift_transport *transports[2];
+	struct option_rails rails;
 	void *description; /* of the machine */
 	char state_dir[4096];
 	uint64_t client; /* gets progress */
@@ -67,9 +69,8 @@ struct server {
 	char listen[320];
 	pthread_t incoming_thread;
 	bool incoming_joinable;
-	bool once;
-	uint64_t memory_bytes; /* the one size of guest that is taken, or 0 */
-	bool incoming_failed;  /* with once: no guest came */
+	struct server_incoming incoming;
+	bool incoming_failed; /* with once: no guest came */
 
 	unsigned n_signals; /* during the session */
 	bool stop_after;    /* the session's end is to be the process's end */

@@ -54,12 +54,17 @@ static void refuse(struct server *server, uint64_t client, const char *request,
 
 static void add_machine(json_t *reply, const struct machine_config *config)
 {
+	json_t *nodes = json_array();
+
 	json_object_set_new(reply, "memory_bytes", json_integer((json_int_t)config->memory_bytes));
 	json_object_set_new(reply, "page_size_bytes",
 			    json_integer((json_int_t)config->page_size_bytes));
 	json_object_set_new(reply, "vcpus", json_integer(config->n_vcpus));
 	json_object_set_new(reply, "dirty_mode",
 			    json_string(config->dirty_mode == MACHINE_DIRTY_LOG ? "log" : "ring"));
+	for (unsigned i = 0; i < config->n_numa_nodes; i++)
+		json_array_append_new(nodes, json_integer(config->numa_nodes[i]));
+	json_object_set_new(reply, "numa_nodes", nodes);
 }
 
 static void add_hint(const struct server *server, json_t *reply)

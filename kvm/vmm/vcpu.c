@@ -268,7 +268,7 @@ static void open_gate(struct vcpus *vcpus)
 {
 	gate_turn(&vcpus->gate);
 	pthread_mutex_unlock(&vcpus->lock);
-	gate_wake(&vcpus->gate, GATE_ALL);
+	gate_wake_all(&vcpus->gate);
 }
 
 static unsigned count_running(const struct vcpus *vcpus)
@@ -323,8 +323,7 @@ void vcpus_each(struct vcpus *vcpus, void (*task)(void *context, unsigned vcpu),
 	gate_turn(&vcpus->gate);
 	pthread_mutex_unlock(&vcpus->lock);
 	/* No more than can run: to wake a thread takes as long as some of the work. */
-	if (n_threads > 1)
-		gate_wake(&vcpus->gate, (int)n_threads - 1);
+	gate_wake_some(&vcpus->gate, n_threads - 1);
 
 	pthread_mutex_lock(&vcpus->lock);
 	work(vcpus);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -30,6 +31,7 @@ static void map_region(struct ramlift_region *region, uint64_t gpa, uint64_t siz
 	region->page_size_bytes = 4096;
 	region->memfd = fd;
 	region->memfd_offset = 0;
+	region->numa_node = -1;
 	region->hva = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (region->hva == MAP_FAILED)
 		abort();
@@ -72,7 +74,7 @@ void fake_guest_init(struct fake_guest *guest, uint64_t size_bytes)
 		stamp(guest, page, 0);
 }
 
-static void write_page(struct fake_guest *guest, uint64_t page, uint64_t generation)
+void fake_guest_write(struct fake_guest *guest, uint64_t page, uint64_t generation)
 {
 	pthread_mutex_lock(&guest->lock);
 	if (guest->tracking && guest->protected_[page]) {
@@ -98,7 +100,7 @@ static void *writer_thread(void *argument)
 		random ^= random << 13;
 		random ^= random >> 7;
 		random ^= random << 17;
-		write_page(guest, random % guest->hot_pages, generation);
+		fake_guest_write(guest, random % guest->hot_pages, generation);
 		atomic_fetch_add(&guest->n_writes, 1);
 		if (guest->nap_us)
 			usleep(guest->nap_us);
@@ -127,6 +129,20 @@ void fake_guest_fini(struct fake_guest *guest)
 	free(guest->noted);
 	pthread_mutex_destroy(&guest->lock);
 	pthread_mutex_destroy(&guest->harvest_lock);
+}
+
+uint64_t fake_guest_populated_bytes(const struct fake_guest *guest)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < guest->n_regions; i++) {
+		struct stat file;
+
+		if (fstat(guest->regions[i].memfd, &file))
+			abort();
+		bytes += (uint64_t)file.st_blocks * 512;
+	}
+	return bytes;
 }
 
 bool fake_guest_device_write(struct fake_guest *guest, void *hva, int byte, size_t n)
@@ -191,6 +207,8 @@ static int fake_pause(void *context, struct ramlift_error *error)
 	struct fake_guest *guest = context;
 
 	guest->pauses++;
+	if (guest->last_page)
+		fake_guest_write(guest, guest->last_page, 1);
 	pthread_mutex_lock(&guest->lock);
 	guest->paused = true;
 	pthread_mutex_unlock(&guest->lock);

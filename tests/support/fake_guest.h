@@ -25,6 +25,7 @@ struct fake_guest {
 	atomic_bool parked;
 	uint64_t hot_pages; /* it keeps writing the first so many; 0: idle */
 	unsigned nap_us;    /* between two writes */
+	uint64_t last_page; /* not 0: written once more, the moment before it is paused */
 	_Atomic uint64_t n_writes;
 
 	/* tracking: like a KVM host's, a thread harvests all the time, and harvest() waits for its
@@ -51,6 +52,10 @@ struct fake_guest {
  * quarter. */
 void fake_guest_init(struct fake_guest *guest, uint64_t size_bytes);
 void fake_guest_start_writer(struct fake_guest *guest, uint64_t hot_pages, unsigned nap_us);
+/* Write one page, which tracking sees. */
+void fake_guest_write(struct fake_guest *guest, uint64_t page, uint64_t generation);
+/* How much memory is there behind the regions, in bytes. */
+uint64_t fake_guest_populated_bytes(const struct fake_guest *guest);
 /* A device of the VMM writes memory, which tracking does not see. False when the guest is paused:
  * nothing was written. */
 bool fake_guest_device_write(struct fake_guest *guest, void *hva, int byte, size_t n);

@@ -52,6 +52,7 @@ static int map_memory(struct guest *guest)
 		.size_bytes = MEMORY_BYTES,
 		.memfd = fd,
 		.page_size_bytes = 4096,
+		.numa_node = -1, /* wherever it comes from */
 		.hva = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
 	};
 	return guest->region.hva == MAP_FAILED ? -errno : 0;
@@ -96,6 +97,7 @@ static int guest_create(void *context, const struct ramlift_guest_offer *offer,
 	}
 	regions[0].hva = guest->region.hva;
 	regions[0].memfd = guest->region.memfd;
+	regions[0].numa_node = guest->region.numa_node;
 	return 0;
 }
 

@@ -378,7 +378,7 @@ static void test_no_bit_is_lost_or_taken_twice(void **unused)
 /* A summary word sees two bits in its life: no later one brings back a flag that is missing. Few
  * words, so that the tidier looks at each all the time. */
 #define THIN_SUMMARY 130u
-#define THIN_ROUNDS  4000u
+#define THIN_ROUNDS  2000u
 
 struct thin {
 	struct dirty_bitmap bitmap;

@@ -2,151 +2,11 @@
 /* Whole sessions between a source and a destination in one process: fake guests, in-memory and TCP
  * lanes. */
 #include <errno.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "core/clock.h"
+#include "session_pair.h"
 #include "tests/support/cmocka_all.h"
-#include "tests/support/fake_guest.h"
-#include "tests/support/memory_transport.h"
-
-#define GUEST_BYTES (24ull << 20)
-
-struct pair {
-	struct fake_guest source_guest, destination_guest;
-	struct ramlift_source_config source_config;
-	struct ramlift_destination_config destination_config;
-	const struct ramlift_transport *transport;
-	struct ramlift_source *source;
-	struct ramlift_destination *destination;
-	struct ramlift_stats source_stats, destination_stats;
-	struct ramlift_error source_error, destination_error;
-	char to[32];
-	char state_dir[32];
-	pthread_t thread;
-	int destination_ret;
-};
-
-static void pair_init(struct pair *pair, const struct ramlift_transport *transport)
-{
-	memset(pair, 0, sizeof(*pair));
-	fake_guest_init(&pair->source_guest, GUEST_BYTES);
-	fake_guest_init(&pair->destination_guest, 0);
-	pair->transport = transport;
-	strcpy(pair->state_dir, "/tmp/ramlift-test-XXXXXX");
-	assert_non_null(mkdtemp(pair->state_dir));
-
-	ramlift_destination_config_init(&pair->destination_config);
-	pair->destination_config.guest_ops = &fake_guest_ops;
-	pair->destination_config.guest = &pair->destination_guest;
-	pair->destination_config.listen = "127.0.0.1:0";
-	pair->destination_config.transports = &pair->transport;
-	pair->destination_config.n_transports = 1;
-
-	ramlift_source_config_init(&pair->source_config);
-	pair->source_config.guest_name = "fake";
-	pair->source_config.guest_ops = &fake_guest_ops;
-	pair->source_config.guest = &pair->source_guest;
-	pair->source_config.dirty_source_ops = &fake_dirty_ops;
-	pair->source_config.dirty_source = &pair->source_guest;
-	pair->source_config.regions = pair->source_guest.regions;
-	pair->source_config.n_regions = pair->source_guest.n_regions;
-	pair->source_config.transports = &pair->transport;
-	pair->source_config.n_transports = 1;
-	pair->source_config.to = pair->to;
-	pair->source_config.state_dir = pair->state_dir;
-	pair->source_config.slice_bytes = 4 << 20;
-	pair->source_config.tick_ns = 5 * NS_PER_MS;
-	pair->source_config.verify = true;
-}
-
-static void *destination_thread(void *argument)
-{
-	struct pair *pair = argument;
-
-	pair->destination_ret =
-		ramlift_destination_run(pair->destination, &pair->destination_error);
-	return NULL;
-}
-
-/* Make both, start the destination, and leave the source to the test. */
-static void pair_start(struct pair *pair)
-{
-	assert_int_equal(ramlift_destination_new(&pair->destination_config, &pair->destination,
-						 &pair->destination_error),
-			 0);
-	snprintf(pair->to, sizeof(pair->to), "127.0.0.1:%u",
-		 ramlift_destination_port(pair->destination));
-	assert_int_equal(
-		ramlift_source_new(&pair->source_config, &pair->source, &pair->source_error), 0);
-	assert_int_equal(pthread_create(&pair->thread, NULL, destination_thread, pair), 0);
-}
-
-/* Wait for the destination and take both sides' figures. */
-static void pair_join(struct pair *pair)
-{
-	pthread_join(pair->thread, NULL);
-	ramlift_source_stats(pair->source, &pair->source_stats);
-	ramlift_destination_stats(pair->destination, &pair->destination_stats);
-}
-
-static int pair_run(struct pair *pair)
-{
-	int ret;
-
-	pair_start(pair);
-	ret = ramlift_source_run(pair->source, &pair->source_error);
-	pair_join(pair);
-	return ret;
-}
-
-static void pair_fini(struct pair *pair)
-{
-	char command[80];
-
-	ramlift_source_free(pair->source);
-	ramlift_destination_free(pair->destination);
-	fake_guest_fini(&pair->source_guest);
-	fake_guest_fini(&pair->destination_guest);
-	snprintf(command, sizeof(command), "rm -r %s", pair->state_dir);
-	assert_int_equal(system(command), 0);
-	assert_int_equal(memory_transport_open_endpoints(), 0);
-	assert_int_equal(memory_transport_late_writes(), 0);
-}
-
-static void assert_moved(struct pair *pair, int ret)
-{
-	if (ret)
-		print_message("source: %s\ndestination: %s\n", pair->source_error.text,
-			      pair->destination_error.text);
-	assert_int_equal(ret, 0);
-	assert_int_equal(pair->destination_ret, 0);
-	assert_true(fake_guest_same_ram(&pair->source_guest, &pair->destination_guest));
-	assert_int_equal(pair->destination_guest.state, pair->source_guest.state);
-	assert_int_equal(pair->source_guest.resumes, 0);
-	assert_int_equal(pair->destination_guest.resumes, 1);
-	assert_int_equal(pair->source_guest.starts, 1);
-	assert_int_equal(pair->source_guest.stops, 1);
-	assert_int_equal(pair->source_stats.phase, RAMLIFT_PHASE_DONE);
-	assert_int_equal(pair->destination_stats.phase, RAMLIFT_PHASE_DONE);
-	assert_true(pair->source_stats.verified);
-	assert_true(pair->destination_stats.verified);
-	assert_int_equal(pair->source_stats.digest, pair->destination_stats.digest);
-}
-
-/* The attempt failed before COMMIT: the guest is where and as it was, and the destination has
- * nothing. */
-static void assert_stayed(struct pair *pair)
-{
-	assert_int_equal(pair->source_guest.resumes, pair->source_guest.pauses ? 1 : 0);
-	assert_int_equal(pair->source_guest.stops, pair->source_guest.starts);
-	assert_false(pair->source_guest.tracking);
-	assert_false(pair->destination_guest.created);
-	assert_int_equal(pair->source_stats.phase, RAMLIFT_PHASE_FAILED);
-}
 
 static void run_and_assert_moved(const struct ramlift_transport *transport, unsigned lanes,
 				 uint64_t hot_pages)
@@ -157,7 +17,7 @@ static void run_and_assert_moved(const struct ramlift_transport *transport, unsi
 	pair.source_config.lanes_per_rail = lanes;
 	if (hot_pages)
 		fake_guest_start_writer(&pair.source_guest, hot_pages, 1);
-	assert_moved(&pair, pair_run(&pair));
+	pair_assert_moved(&pair, pair_run(&pair));
 	pair_fini(&pair);
 }
 
@@ -213,7 +73,7 @@ static void test_zero_pages_and_holes_are_not_sent(void **unused)
 	pair_init(&pair, memory_transport());
 	/* Zeros that are there, beside the untouched last quarter. */
 	memset(pair.source_guest.regions[0].hva, 0, 100 * RAMLIFT_PAGE_BYTES);
-	assert_moved(&pair, pair_run(&pair));
+	pair_assert_moved(&pair, pair_run(&pair));
 	assert_int_equal(pair.source_stats.zero_pages, 100);
 	assert_int_equal(pair.source_stats.bytes_sent,
 			 GUEST_BYTES / 4 * 3 - 100 * RAMLIFT_PAGE_BYTES);
@@ -284,9 +144,11 @@ static void test_cancel_while_streaming(void **unused)
 	ret = ramlift_source_run(pair.source, &pair.source_error);
 	pthread_join(canceller, NULL);
 	pair_join(&pair);
+	if (ret != -ECANCELED)
+		print_message("source: %s\n", pair.source_error.text);
 	assert_int_equal(ret, -ECANCELED);
 	assert_int_equal(pair.destination_ret, -ECANCELED);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	assert_true(atomic_load(&pair.source_guest.run));
 	pair_fini(&pair);
 }
@@ -303,7 +165,7 @@ static void test_cancel_before_the_run(void **unused)
 	assert_int_equal(ramlift_destination_cancel(pair.destination), 0);
 	pair_join(&pair);
 	assert_int_equal(pair.destination_ret, -ECANCELED);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
 
@@ -313,7 +175,7 @@ static void test_cancel_after_the_end_is_refused(void **unused)
 
 	(void)unused;
 	pair_init(&pair, memory_transport());
-	assert_moved(&pair, pair_run(&pair));
+	pair_assert_moved(&pair, pair_run(&pair));
 	assert_int_equal(ramlift_source_cancel(pair.source), -EALREADY);
 	assert_int_equal(ramlift_destination_cancel(pair.destination), -EALREADY);
 	pair_fini(&pair);
@@ -364,7 +226,7 @@ static void fail_once(const struct failure *failure)
 			 pair.source_error.text, pair.destination_error.text);
 	assert_true(pair.destination_ret < 0);
 	assert_true(pair.destination_error.code < 0);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	assert_true(atomic_load(&pair.source_guest.run));
 	pair_fini(&pair);
 }
@@ -387,7 +249,7 @@ static void test_a_slow_registration_outlives_nothing(void **unused)
 	memory_transport_set_faults(&faults);
 	assert_int_not_equal(pair_run(&pair), 0);
 	memory_transport_set_faults(NULL);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
 
@@ -403,7 +265,7 @@ static void test_a_destination_that_stops_registering(void **unused)
 	assert_int_equal(pair_run(&pair), -ETIMEDOUT);
 	memory_transport_set_faults(NULL);
 	assert_non_null(strstr(pair.source_error.text, "registers"));
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
 
@@ -416,7 +278,7 @@ static void test_a_refusal_after_commit(void **unused)
 	pair_init(&pair, memory_transport());
 	pair.destination_guest.fail_resume = -ECANCELED;
 	assert_int_equal(pair_run(&pair), -EREMOTEIO);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	ramlift_source_free(pair.source);
 	/* And the same destination takes the next one. */
 	pair.destination_guest.fail_resume = 0;
@@ -426,9 +288,9 @@ static void test_a_refusal_after_commit(void **unused)
 	pair.source_guest.stops = 0;
 	assert_int_equal(ramlift_source_new(&pair.source_config, &pair.source, &pair.source_error),
 			 0);
-	assert_int_equal(pthread_create(&pair.thread, NULL, destination_thread, &pair), 0);
-	assert_moved(&pair, (ramlift_source_run(pair.source, &pair.source_error), pair_join(&pair),
-			     pair.destination_ret));
+	pair_start_destination(&pair);
+	pair_assert_moved(&pair, (ramlift_source_run(pair.source, &pair.source_error),
+				  pair_join(&pair), pair.destination_ret));
 	pair_fini(&pair);
 }
 
@@ -443,7 +305,7 @@ static void test_nobody_listens(void **unused)
 	assert_int_equal(ramlift_source_run(pair.source, &pair.source_error), -ECONNREFUSED);
 	assert_non_null(strstr(pair.source_error.text, "ramlift receive"));
 	ramlift_source_stats(pair.source, &pair.source_stats);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
 
@@ -458,7 +320,7 @@ static void test_no_common_transport(void **unused)
 	assert_int_equal(pair_run(&pair), -EREMOTEIO);
 	assert_non_null(strstr(pair.source_error.text, "--transport"));
 	assert_int_equal(pair.destination_guest.creates, 0);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
 
@@ -474,9 +336,9 @@ static void test_the_destination_can_try_again(void **unused)
 	pair.destination_guest.fail_create = 0;
 	assert_int_equal(ramlift_source_new(&pair.source_config, &pair.source, &pair.source_error),
 			 0);
-	assert_int_equal(pthread_create(&pair.thread, NULL, destination_thread, &pair), 0);
-	assert_moved(&pair, (ramlift_source_run(pair.source, &pair.source_error), pair_join(&pair),
-			     pair.destination_ret));
+	pair_start_destination(&pair);
+	pair_assert_moved(&pair, (ramlift_source_run(pair.source, &pair.source_error),
+				  pair_join(&pair), pair.destination_ret));
 	pair_fini(&pair);
 }
 
@@ -489,7 +351,7 @@ static void test_no_commit_without_journal(void **unused)
 	pair_init(&pair, memory_transport());
 	pair.source_config.state_dir = "/nonexistent";
 	assert_int_equal(pair_run(&pair), -ENOENT);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
 
@@ -504,7 +366,7 @@ static void test_a_guest_that_outruns_the_link(void **unused)
 	pair.source_config.max_downtime_ns = NS_PER_MS;
 	pair.source_config.on_divergence = RAMLIFT_DIVERGENCE_ABORT;
 	assert_int_equal(pair_run(&pair), -ETIMEDOUT);
-	assert_stayed(&pair);
+	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 
 	pair_init(&pair, memory_transport());
@@ -512,7 +374,7 @@ static void test_a_guest_that_outruns_the_link(void **unused)
 	pair.source_config.bandwidth_bytes_per_s = 8 << 20;
 	pair.source_config.max_downtime_ns = NS_PER_MS;
 	pair.source_config.on_divergence = RAMLIFT_DIVERGENCE_STOP;
-	assert_moved(&pair, pair_run(&pair));
+	pair_assert_moved(&pair, pair_run(&pair));
 	pair_fini(&pair);
 }
 
@@ -535,6 +397,9 @@ static void test_bad_configurations_are_refused(void **unused)
 	REFUSED(guest_name, "a/b");
 	REFUSED(lanes_per_rail, 0);
 	REFUSED(lanes_per_rail, RAMLIFT_MAX_LANES + 1);
+	REFUSED(n_rails, RAMLIFT_MAX_RAILS + 1);
+	REFUSED(pin, RAMLIFT_PIN_BUDGET + 1);
+	REFUSED(pin, RAMLIFT_PIN_BUDGET); /* of nothing */
 	REFUSED(n_regions, 0);
 	REFUSED(n_transports, 0);
 	REFUSED(slice_bytes, 4096);
@@ -542,6 +407,11 @@ static void test_bad_configurations_are_refused(void **unused)
 	REFUSED(to, "nonsense");
 	REFUSED(state_dir, NULL);
 	REFUSED(timeouts.heartbeat_ns, 0);
+	pair.source_config.n_rails = RAMLIFT_MAX_RAILS;
+	REFUSED(lanes_per_rail, RAMLIFT_MAX_LANES / RAMLIFT_MAX_RAILS + 1); /* of all rails */
+	pair.source_config.n_rails = 0;
+	pair.source_config.pin = RAMLIFT_PIN_BUDGET;
+	REFUSED(pin_budget_bytes, (16 << 20) - 1);
 #undef REFUSED
 	assert_null(pair.source);
 	pair_fini(&pair);

@@ -34,8 +34,12 @@ struct hello {
 };
 
 struct header {
-	uint32_t slice, length_bytes;
-	uint64_t offset_bytes;
+	uint32_t n_writes, reserved;
+	uint64_t token;
+	struct {
+		uint32_t slice, length_bytes;
+		uint64_t offset_bytes;
+	} writes[64];
 };
 
 static const uint64_t slice_bytes[N_SLICES] = { 64 * PAGE, 80 * PAGE, PAGE };
@@ -562,9 +566,19 @@ static const struct hostile hostiles[] = {
 	{ "negative as a signed number", 0, PAGE, (uint64_t)-PAGE },
 };
 
+static struct header one_write(uint32_t slice, uint32_t length, uint64_t offset)
+{
+	struct header header = {
+		.n_writes = htobe32(1),
+		.writes = { { htobe32(slice), htobe32(length), htobe64(offset) } },
+	};
+
+	return header;
+}
+
 static void send_header(int fd, uint32_t slice, uint32_t length, uint64_t offset)
 {
-	struct header header = { htobe32(slice), htobe32(length), htobe64(offset) };
+	struct header header = one_write(slice, length, offset);
 
 	assert_int_equal(send_all(fd, &header, sizeof(header), LONG_NS, -1), 0);
 }
@@ -608,9 +622,47 @@ static void test_no_write_leaves_its_slice(void **unused)
 	}
 }
 
+/* Of a batch of which one write is wrong, none is carried out; nor of one that is too long. */
+static void attack_with_batch(uint32_t n_writes, unsigned wrong)
+{
+	struct ramlift_error error = { 0 };
+	struct header header = { .n_writes = htobe32(n_writes) };
+	char junk[2 * PAGE];
+	struct pair pair;
+	int fd;
+
+	memset(junk, 0x66, sizeof(junk));
+	for (unsigned i = 0; i < 64; i++) {
+		header.writes[i].length_bytes = htobe32(1);
+		header.writes[i].slice = htobe32(i == wrong ? N_SLICES : 0);
+	}
+	pair_listen(&pair, 1);
+	accept_begin(&pair);
+	fd = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), 0);
+	assert_int_equal(send_all(fd, &header, sizeof(header), LONG_NS, -1), 0);
+	send_all(fd, junk, sizeof(junk), LONG_NS, -1);
+	assert_int_equal(await_tokens(&pair, TOKEN, &error), -EPROTO);
+	assert_non_null(strstr(error.text, "too long"));
+	assert_memory_untouched(&pair);
+	close(fd);
+	pair_fini(&pair);
+}
+
+static void test_no_batch_is_too_long(void **unused)
+{
+	(void)unused;
+	attack_with_batch(64, 63);
+	attack_with_batch(2, 1);
+	attack_with_batch(65, UINT32_MAX);
+	attack_with_batch(1u << 31, UINT32_MAX);
+	attack_with_batch(UINT32_MAX, UINT32_MAX);
+}
+
 /* The borders themselves are allowed. */
 static void test_writes_up_to_the_border(void **unused)
 {
+	struct header header;
 	char junk[PAGE];
 	struct pair pair;
 	int fd;
@@ -625,7 +677,8 @@ static void test_writes_up_to_the_border(void **unused)
 	assert_int_equal(send_all(fd, junk, PAGE, LONG_NS, -1), 0);
 	send_header(fd, 0, 1, 64 * PAGE - 1);
 	assert_int_equal(send_all(fd, junk, 1, LONG_NS, -1), 0);
-	send_header(fd, UINT32_MAX, 0, TOKEN);
+	header = (struct header){ .token = htobe64(TOKEN) };
+	assert_int_equal(send_all(fd, &header, sizeof(header), LONG_NS, -1), 0);
 	assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0);
 	assert_memory_equal(pair.destination.slices[2].hva, junk, PAGE);
 	assert_int_equal(((char *)pair.destination.slices[0].hva)[64 * PAGE - 1], 0x66);
@@ -646,7 +699,7 @@ static void *writer_thread(void *argument)
 {
 	struct writer *writer = argument;
 	char frame[sizeof(struct header) + PAGE];
-	struct header header = { htobe32(2), htobe32(PAGE), 0 };
+	struct header header = one_write(2, PAGE, 0);
 
 	memcpy(frame, &header, sizeof(header));
 	for (unsigned i = 1; !writer->stop; i++) {
@@ -861,6 +914,7 @@ int main(void)
 		cmocka_unit_test(test_waits_are_interrupted),
 		cmocka_unit_test(test_nobody_admits_the_source),
 		cmocka_unit_test(test_no_write_leaves_its_slice),
+		cmocka_unit_test(test_no_batch_is_too_long),
 		cmocka_unit_test(test_writes_up_to_the_border),
 		cmocka_unit_test(test_nothing_is_written_after_the_fence),
 		cmocka_unit_test(test_the_source_dies),

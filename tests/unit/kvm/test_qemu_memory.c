@@ -130,6 +130,7 @@ static void expect_same_memory(const struct guest *guest)
 	assert_int_equal(region.gpa, 7);
 	assert_int_equal(region.size_bytes, guest->mapping.size_bytes);
 	assert_int_equal(region.page_size_bytes, PAGE);
+	assert_int_equal(region.numa_node, -1);
 	assert_int_equal(region.memfd, fd);
 	strcpy((char *)guest->hva + 3 * PAGE, "written by the guest");
 	assert_string_equal((char *)region.hva + 3 * PAGE, "written by the guest");

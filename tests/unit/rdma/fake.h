@@ -36,6 +36,13 @@ bool fake_has_failed(void);
 /* While held, completions stay inside the device. */
 void fake_hold_completions(bool hold);
 
+/* A completion shows only once it was looked for so often, or somebody wants to be told of it. */
+void fake_late_completions(unsigned looks);
+
+/* How often any completion queue was looked at and asked to tell, since fake_reset(). */
+unsigned fake_looks(void);
+unsigned fake_notifications(void);
+
 /* Work requests that the fullest send queue holds. */
 unsigned fake_fullest_queue(void);
 

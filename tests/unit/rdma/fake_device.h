@@ -19,6 +19,7 @@ struct entry {
 	struct ibv_wc wc;
 	struct fake_qp *qp;
 	unsigned retires; /* work requests whose slots it gives back */
+	unsigned late;	  /* looks until it shows */
 };
 
 struct fake_cq {

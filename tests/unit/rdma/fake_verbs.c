@@ -17,6 +17,7 @@ static struct {
 	int live;
 	unsigned fail_in;
 	bool failed, hold;
+	unsigned late, looks, notifications;
 	struct fake_mr *mrs[MAX_MRS];
 	uint32_t next_key;
 } fake;
@@ -63,6 +64,7 @@ static void ring(struct fake_cq *cq)
 {
 	if (!cq->armed || cq->head == cq->tail || fake.hold)
 		return;
+	cq->entries[cq->head % MAX_ENTRIES].late = 0;
 	cq->armed = false;
 	eventfd_write(cq->cq.channel->fd, 1);
 }
@@ -82,6 +84,7 @@ void fake_complete(struct ibv_cq *raw, struct fake_qp *qp, uint64_t wr_id,
 		entry->wc.byte_len = bytes;
 	entry->qp = qp;
 	entry->retires = retires;
+	entry->late = fake.late;
 	ring(cq);
 }
 
@@ -93,9 +96,15 @@ static int poll_cq(struct ibv_cq *raw, int n, struct ibv_wc *wc)
 	if (fake_fails(EIO))
 		return -1;
 	pthread_mutex_lock(&fake_lock);
+	fake.looks++;
 	for (; got < n && cq->head != cq->tail && !fake.hold; got++) {
-		struct entry *entry = &cq->entries[cq->head++ % MAX_ENTRIES];
+		struct entry *entry = &cq->entries[cq->head % MAX_ENTRIES];
 
+		if (entry->late) {
+			entry->late--;
+			break;
+		}
+		cq->head++;
 		wc[got] = entry->wc;
 		entry->qp->used -= entry->retires;
 	}
@@ -105,14 +114,34 @@ static int poll_cq(struct ibv_cq *raw, int n, struct ibv_wc *wc)
 
 static int req_notify_cq(struct ibv_cq *raw, int solicited_only)
 {
+	struct fake_cq *cq = CONTAINER(struct fake_cq, cq, raw);
+
 	(void)solicited_only;
 	if (fake_fails(EIO))
 		return EIO;
-	/* Like a device: what came before does not ring. */
+	/* Like a device: what came before does not ring. What is late comes now. */
 	pthread_mutex_lock(&fake_lock);
-	CONTAINER(struct fake_cq, cq, raw)->armed = true;
+	fake.notifications++;
+	cq->armed = true;
+	if (cq->head != cq->tail && cq->entries[cq->head % MAX_ENTRIES].late)
+		ring(cq);
 	pthread_mutex_unlock(&fake_lock);
 	return 0;
+}
+
+void fake_late_completions(unsigned looks)
+{
+	fake.late = looks;
+}
+
+unsigned fake_looks(void)
+{
+	return fake.looks;
+}
+
+unsigned fake_notifications(void)
+{
+	return fake.notifications;
 }
 
 void fake_hold_completions(bool hold)
@@ -305,5 +334,6 @@ void fake_reset(void)
 	fake_plug(1);
 	fake_fail_call(0);
 	fake.hold = false;
+	fake.late = fake.looks = fake.notifications = 0;
 	fake_limit_queues(4096);
 }

@@ -138,6 +138,15 @@ static void test_locked_memory_limit(void **state)
 	assert_int_equal(slices_check_limit(&params, &error), -ENOMEM);
 	assert_string_equal(error.text, "cannot register 256 MiB of guest memory: locked-memory "
 					"limit is 8 MiB (ulimit -l)");
+	params.pin_budget_bytes = 9 << 20;
+	assert_int_equal(slices_check_limit(&params, &error), -ENOMEM);
+	assert_non_null(strstr(error.text, "cannot register 9 MiB"));
+	params.pin_budget_bytes = 8 << 20;
+	assert_int_equal(slices_check_limit(&params, NULL), 0);
+	params.pin_budget_bytes = 0;
+	params.on_demand_paging = true;
+	assert_int_equal(slices_check_limit(&params, NULL), 0);
+	params.on_demand_paging = false;
 	slices[0].size_bytes = slices[1].size_bytes = 4 << 20;
 	assert_int_equal(slices_check_limit(&params, NULL), 0);
 	setrlimit(RLIMIT_MEMLOCK, &before);

@@ -297,6 +297,102 @@ static void words_map_to_values(void **state)
 	assert_ptr_equal(transports[0], ramlift_transport_tcp());
 }
 
+static void rails_are_device_names(void **state)
+{
+	static const char *const bad[] = {
+		"",	  ",",	 "rxe0,",	  ",rxe0", "rxe0,rxe0",		"rxe 0",
+		"../sys", "a/b", "rxe0,\x1b[31m", "a:1",   "a,b,c,d,e,f,g,h,i",
+	};
+	struct option_rails rails, before;
+	struct ramlift_error error;
+	char large[2000];
+
+	(void)state;
+	assert_int_equal(option_rails("mlx5_0,rxe-1", &rails, &error), 0);
+	assert_int_equal(rails.n, 2);
+	assert_string_equal(rails.list[0], "mlx5_0");
+	assert_string_equal(rails.list[1], "rxe-1");
+	assert_int_equal(option_rails("a,b,c,d,e,f,g,h", &rails, &error), 0);
+	assert_int_equal(rails.n, RAMLIFT_MAX_RAILS);
+	before = rails;
+	for (size_t i = 0; i < N(bad); i++) {
+		assert_int_not_equal(option_rails(bad[i], &rails, &error), 0);
+		assert_memory_equal(&rails, &before, sizeof(before));
+		assert_null(strchr(error.text, '\x1b'));
+	}
+	memset(large, 'x', sizeof(large));
+	large[63] = '\0';
+	assert_int_equal(option_rails(large, &rails, &error), 0);
+	large[63] = 'x';
+	large[64] = '\0';
+	assert_int_equal(option_rails(large, &rails, &error), -EINVAL);
+	large[64] = 'x';
+	large[sizeof(large) - 1] = '\0';
+	assert_int_equal(option_rails(large, &rails, &error), -EINVAL);
+}
+
+static void numa_nodes_are_read(void **state)
+{
+	static const char *const bad[] = {
+		"",	",",   "0,",
+		"a",	"-1",  "0 1",
+		"1024", "0:1", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,0"
+	};
+	struct machine_config config = { .n_numa_nodes = 7 };
+	struct ramlift_error error;
+
+	(void)state;
+	for (size_t i = 0; i < N(bad); i++) {
+		assert_int_not_equal(option_numa_nodes(bad[i], &config, &error), 0);
+		assert_int_equal(config.n_numa_nodes, 7);
+	}
+	assert_int_equal(option_numa_nodes("1,0,1,1023", &config, &error), 0);
+	assert_int_equal(config.n_numa_nodes, 4);
+	assert_int_equal(config.numa_nodes[0], 1);
+	assert_int_equal(config.numa_nodes[3], 1023);
+}
+
+static void numa_maps_are_read(void **state)
+{
+	static const char *const bad[] = { "",	      ",",	"0",	"0:",	 ":0", "0:1,",
+					   "0:1,0:2", "0:1024", "-1:0", "0:1:2", "0,1" };
+	struct machine_numa_map map = { .n = 7 };
+	struct ramlift_error error;
+
+	(void)state;
+	for (size_t i = 0; i < N(bad); i++) {
+		assert_int_not_equal(option_numa_map(bad[i], &map, &error), 0);
+		assert_int_equal(map.n, 7);
+	}
+	assert_int_equal(option_numa_map("0:1,1:0,5:0", &map, &error), 0);
+	assert_int_equal(map.n, 3);
+	assert_int_equal(map.from[2], 5);
+	assert_int_equal(map.to[0], 1);
+	assert_int_equal(map.to[2], 0);
+}
+
+static void pinning_is_read(void **state)
+{
+	enum ramlift_pin pin = RAMLIFT_PIN_DEMAND;
+	struct ramlift_error error;
+	uint64_t budget_bytes = 7;
+
+	(void)state;
+	assert_int_equal(option_pin("all", &pin, &budget_bytes, &error), 0);
+	assert_int_equal(pin, RAMLIFT_PIN_ALL);
+	assert_int_equal(option_pin("demand", &pin, &budget_bytes, &error), 0);
+	assert_int_equal(pin, RAMLIFT_PIN_DEMAND);
+	assert_int_equal(budget_bytes, 7);
+	assert_int_equal(option_pin("budget=1.5G", &pin, &budget_bytes, &error), 0);
+	assert_int_equal(pin, RAMLIFT_PIN_BUDGET);
+	assert_int_equal(budget_bytes, 3ull << 29);
+	assert_int_not_equal(option_pin("budget", &pin, &budget_bytes, &error), 0);
+	assert_int_not_equal(option_pin("budget=0", &pin, &budget_bytes, &error), 0);
+	assert_int_not_equal(option_pin("", &pin, &budget_bytes, &error), 0);
+	assert_int_equal(pin, RAMLIFT_PIN_BUDGET);
+	assert_int_equal(budget_bytes, 3ull << 29);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -309,6 +405,10 @@ int main(void)
 		cmocka_unit_test(addresses_need_host_and_port),
 		cmocka_unit_test(guest_names_are_safe_file_names),
 		cmocka_unit_test(words_map_to_values),
+		cmocka_unit_test(rails_are_device_names),
+		cmocka_unit_test(numa_nodes_are_read),
+		cmocka_unit_test(numa_maps_are_read),
+		cmocka_unit_test(pinning_is_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,7 +19,7 @@
 #include "kvm/vmm/report_read.h"
 #include "kvm/vmm/report_table.h"
 
-static struct ramlift_stats make_stats(unsigned n_lanes)
+static struct ramlift_stats make_stats(unsigned n_lanes, unsigned n_rails)
 {
 	struct ramlift_stats stats = {
 		.phase = RAMLIFT_PHASE_STREAM,
@@ -43,14 +43,16 @@ static struct ramlift_stats make_stats(unsigned n_lanes)
 		stats.lanes[i].bytes_sent = 75ull << 20;
 		stats.lanes[i].writes = UINT64_MAX / 2;
 		stats.lanes[i].busy_ns = 500000000;
+		stats.lanes[i].rail = i % n_rails;
+		stats.lanes[i].numa_node = (int)i % 2 - 1;
 	}
 	return stats;
 }
 
-static json_t *make_result(unsigned n_lanes)
+static json_t *make_result(unsigned n_lanes, unsigned n_rails)
 {
 	struct machine_report report = { .pages_written = 5, .pages_verified = 70000 };
-	struct ramlift_stats stats = make_stats(n_lanes);
+	struct ramlift_stats stats = make_stats(n_lanes, n_rails);
 	json_t *result = report_stats(&stats);
 
 	json_object_set_new(result, "outcome", json_string("done"));
@@ -73,7 +75,7 @@ static char *table_text(void (*table)(FILE *out, const json_t *json), const json
 
 static void json_has_every_figure_with_its_unit(void **state)
 {
-	json_t *result = make_result(2), *downtime, *lane;
+	json_t *result = make_result(2, 2), *downtime, *lane;
 
 	(void)state;
 	assert_int_equal(read_number(result, "bytes_sent"), 300 << 20);
@@ -87,13 +89,17 @@ static void json_has_every_figure_with_its_unit(void **state)
 	assert_int_equal(json_array_size(json_object_get(result, "lanes")), 2);
 	lane = json_array_get(json_object_get(result, "lanes"), 1);
 	assert_int_equal(read_number(lane, "busy_rate_bytes_per_s"), 150 << 20);
+	assert_int_equal(read_number(lane, "rail"), 1);
+	assert_int_equal(read_number(lane, "numa_node"), 0);
+	lane = json_array_get(json_object_get(result, "lanes"), 0);
+	assert_int_equal(json_integer_value(json_object_get(lane, "numa_node")), -1);
 	json_decref(result);
 }
 
 static void most_lanes_fit_into_a_line(void **state)
 {
 	json_t *status = json_object();
-	json_t *result = make_result(RAMLIFT_MAX_LANES + 5);
+	json_t *result = make_result(RAMLIFT_MAX_LANES + 5, 8);
 	char *line;
 
 	(void)state;
@@ -131,10 +137,11 @@ static void outcomes_have_exit_statuses(void **state)
 static void table_has_the_downtime_in_order(void **state)
 {
 	static const char *const parts[] = {
-		"downtime", "pause", "harvest", "save",	 "drain", "verify",
-		"fence",    "load",  "commit",	"start", "lane",  "150.0 MiB/s",
+		"downtime", "pause", " 1000 us", "harvest",	"save",	 "drain",
+		"verify",   "fence", "load",	 "commit",	"start", " 9000 us",
+		"lane",	    "rail",  "node",	 "150.0 MiB/s",
 	};
-	json_t *result = make_result(2);
+	json_t *result = make_result(2, 2);
 	char *text = table_text(report_table_migration, result), *at = text;
 
 	(void)state;
@@ -148,6 +155,35 @@ static void table_has_the_downtime_in_order(void **state)
 	}
 	free(text);
 	json_decref(result);
+}
+
+static void rails_show_where_there_are_several(void **state)
+{
+	json_t *result = make_result(3, 2);
+	char *text = table_text(report_table_migration, result);
+
+	(void)state;
+	assert_non_null(strstr(text, "rate   rail   node\n"));
+	assert_non_null(strstr(text, "MiB/s      0      -\n"));
+	assert_non_null(strstr(text, "MiB/s      1      0\n"));
+	free(text);
+	json_decref(result);
+	result = make_result(3, 1);
+	text = table_text(report_table_migration, result);
+	assert_null(strstr(text, "rail"));
+	free(text);
+	json_decref(result);
+}
+
+static void numa_nodes_of_a_guest_show(void **state)
+{
+	json_t *status = json_pack("{s:s, s:[i,i,i]}", "guest", "db1", "numa_nodes", 1, 0, -1);
+	char *text = table_text(report_table_guest, status);
+
+	(void)state;
+	assert_non_null(strstr(text, "in equal parts 1, 0, any\n"));
+	free(text);
+	json_decref(status);
 }
 
 static void odd_json_is_no_problem(void **state)
@@ -178,7 +214,7 @@ static void odd_json_is_no_problem(void **state)
 
 static void progress_is_one_line(void **state)
 {
-	struct ramlift_stats stats = make_stats(4);
+	struct ramlift_stats stats = make_stats(4, 1);
 	json_t *event;
 	char line[256];
 
@@ -205,6 +241,8 @@ static void figures_are_readable(void **state)
 	assert_string_equal(format_time(text, 999), "1 us");
 	assert_string_equal(format_time(text, 12345678), "12.35 ms");
 	assert_string_equal(format_time(text, 4560000000), "4.56 s");
+	assert_string_equal(format_us(text, 4560000600), "4560001 us");
+	assert_string_equal(format_us(text, 499), "0 us");
 }
 
 int main(void)
@@ -215,6 +253,8 @@ int main(void)
 		cmocka_unit_test(words_of_a_peer_are_cleaned),
 		cmocka_unit_test(outcomes_have_exit_statuses),
 		cmocka_unit_test(table_has_the_downtime_in_order),
+		cmocka_unit_test(rails_show_where_there_are_several),
+		cmocka_unit_test(numa_nodes_of_a_guest_show),
 		cmocka_unit_test(odd_json_is_no_problem),
 		cmocka_unit_test(progress_is_one_line),
 		cmocka_unit_test(figures_are_readable),

@@ -18,7 +18,7 @@
 #include "fake.h"
 #include "fake_device.h"
 #include "pair.h"
-#include "rdma/placement.h"
+#include "rdma/device_node.h"
 
 static char root[] = "/tmp/ramlift-host-XXXXXX";
 static char infiniband[64];
@@ -146,7 +146,7 @@ static int remove_host(void **state)
 
 static int node_of(unsigned device)
 {
-	return placement_device_node(fake_context(device)->device);
+	return device_node(fake_context(device)->device);
 }
 
 /* Before hwloc is asked for the first time. */
@@ -171,7 +171,7 @@ static void test_devices_on_nodes(void **state)
 
 /* Without padding, to be compared as bytes. */
 struct policy {
-	unsigned long nodes[PLACEMENT_WORDS];
+	unsigned long nodes[MEMORY_POLICY_WORDS];
 	int mode, zero;
 };
 
@@ -179,34 +179,34 @@ static struct policy current_policy(void)
 {
 	struct policy policy = { .mode = -1 };
 
-	assert_int_equal(get_mempolicy(&policy.mode, policy.nodes, PLACEMENT_MAX_NODES, NULL, 0),
-			 0);
+	assert_int_equal(
+		get_mempolicy(&policy.mode, policy.nodes, MEMORY_POLICY_MAX_NODES, NULL, 0), 0);
 	return policy;
 }
 
 static void test_policy_comes_back(void **state)
 {
 	struct policy usual = { .mode = MPOL_BIND, .nodes = { 1 } }, now;
-	struct placement before;
+	struct memory_policy before;
 
 	(void)state;
 	max_node = 2;
-	if (set_mempolicy(usual.mode, usual.nodes, PLACEMENT_MAX_NODES))
+	if (set_mempolicy(usual.mode, usual.nodes, MEMORY_POLICY_MAX_NODES))
 		skip();
-	placement_begin(0, &before);
+	memory_policy_prefer(0, &before);
 	now = current_policy();
 	assert_int_equal(now.mode, MPOL_PREFERRED);
 	assert_int_equal(now.nodes[0], 1);
-	placement_end(&before);
+	memory_policy_restore(&before);
 	now = current_policy();
 	assert_memory_equal(&now, &usual, sizeof(now));
 	/* Not known, not there, not possible: nothing changes. */
 	for (int node = -1; node < 5000; node += 1000) {
-		placement_begin(node, &before);
+		memory_policy_prefer(node, &before);
 		now = current_policy();
 		if (node)
 			assert_memory_equal(&now, &usual, sizeof(now));
-		placement_end(&before);
+		memory_policy_restore(&before);
 		now = current_policy();
 		assert_memory_equal(&now, &usual, sizeof(now));
 	}

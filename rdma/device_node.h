@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where an RDMA device is among the host's NUMA nodes, and allocating there. */
-#ifndef RDMA_PLACEMENT_H
-#define RDMA_PLACEMENT_H
+#ifndef RDMA_DEVICE_NODE_H
+#define RDMA_DEVICE_NODE_H
 
 struct ibv_device;
 
 /* More than any kernel has: MAX_NUMNODES is 1024 at most. */
-#define PLACEMENT_MAX_NODES 1024u
-#define PLACEMENT_WORD_BITS (8u * sizeof(unsigned long))
-#define PLACEMENT_WORDS	    (PLACEMENT_MAX_NODES / PLACEMENT_WORD_BITS)
+#define MEMORY_POLICY_MAX_NODES 1024u
+#define MEMORY_POLICY_WORD_BITS (8u * sizeof(unsigned long))
+#define MEMORY_POLICY_WORDS	(MEMORY_POLICY_MAX_NODES / MEMORY_POLICY_WORD_BITS)
 
 /* A thread's memory policy, to go back to. */
-struct placement {
+struct memory_policy {
 	int mode; /* -1: nothing was changed */
-	unsigned long nodes[PLACEMENT_WORDS];
+	unsigned long nodes[MEMORY_POLICY_WORDS];
 };
 
 /*
@@ -21,11 +21,11 @@ struct placement {
  * its network interface is on. -1: unknown, or between nodes. 0 on a host with one node. The first
  * call on a host with several takes some 20 ms and more. Any thread.
  */
-int placement_device_node(const struct ibv_device *device);
+int device_node(const struct ibv_device *device);
 
 /* This thread's new memory comes from that node, where there is room; -1: as before. Failures are
  * not worth a word: slower memory is still memory. */
-void placement_begin(int node, struct placement *before);
-void placement_end(const struct placement *before);
+void memory_policy_prefer(int node, struct memory_policy *before);
+void memory_policy_restore(const struct memory_policy *before);
 
 #endif

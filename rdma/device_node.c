@@ -4,7 +4,7 @@
  * more on larger ones: it is loaded once in a process, and only where there is something to choose.
  * A device that is plugged in later has no known node.
  */
-#include "rdma/placement.h"
+#include "rdma/device_node.h"
 
 #include <hwloc.h>
 #include <infiniband/verbs.h>
@@ -68,7 +68,7 @@ static int node_of(hwloc_obj_t device)
 	return first;
 }
 
-int placement_device_node(const struct ibv_device *device)
+int device_node(const struct ibv_device *device)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	char netdev[IF_NAMESIZE];
@@ -88,23 +88,24 @@ int placement_device_node(const struct ibv_device *device)
 }
 
 /* Not numa_set_preferred(): it writes to standard error where a container forbids it. */
-void placement_begin(int node, struct placement *before)
+void memory_policy_prefer(int node, struct memory_policy *before)
 {
-	unsigned long nodes[PLACEMENT_WORDS] = { 0 };
+	unsigned long nodes[MEMORY_POLICY_WORDS] = { 0 };
 
 	before->mode = -1;
-	if (node < 0 || node >= (int)PLACEMENT_MAX_NODES || numa_max_node() == 0)
+	if (node < 0 || node >= (int)MEMORY_POLICY_MAX_NODES || numa_max_node() == 0)
 		return;
-	if (get_mempolicy(&before->mode, before->nodes, PLACEMENT_MAX_NODES, NULL, 0)) {
+	if (get_mempolicy(&before->mode, before->nodes, MEMORY_POLICY_MAX_NODES, NULL, 0)) {
 		before->mode = -1;
 		return;
 	}
-	nodes[(unsigned)node / PLACEMENT_WORD_BITS] = 1ul << (unsigned)node % PLACEMENT_WORD_BITS;
-	set_mempolicy(MPOL_PREFERRED, nodes, PLACEMENT_MAX_NODES);
+	nodes[(unsigned)node / MEMORY_POLICY_WORD_BITS] =
+		1ul << (unsigned)node % MEMORY_POLICY_WORD_BITS;
+	set_mempolicy(MPOL_PREFERRED, nodes, MEMORY_POLICY_MAX_NODES);
 }
 
-void placement_end(const struct placement *before)
+void memory_policy_restore(const struct memory_policy *before)
 {
 	if (before->mode >= 0)
-		set_mempolicy(before->mode, before->nodes, PLACEMENT_MAX_NODES);
+		set_mempolicy(before->mode, before->nodes, MEMORY_POLICY_MAX_NODES);
 }
