@@ -168,6 +168,7 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 		.rails = config->n_rails ? config->rails : NULL,
 		.n_rails = destination->offer.n_rails,
 		.on_demand_paging = config->on_demand_paging,
+		.pin_budget_bytes = destination->offer.pin_budget_bytes,
 		.n_lanes = destination->offer.n_lanes,
 		.slices = destination->ram.slices,
 		.n_slices = destination->ram.n_slices,

@@ -27,6 +27,7 @@ static int take_register(struct ramlift_destination *destination, const struct m
 			 struct ramlift_error *error)
 {
 	const struct ram *ram = &destination->ram;
+	uint64_t budget_bytes = destination->offer.pin_budget_bytes;
 	struct register_message asked;
 	unsigned region;
 
@@ -35,6 +36,10 @@ static int take_register(struct ramlift_destination *destination, const struct m
 	    asked.rails >> destination->offer.n_rails ||
 	    atomic_load(&destination->slices[asked.slice]) != SLICE_NOT_REGISTERED)
 		return error_set(error, -EPROTO, "the source's REGISTER makes no sense");
+	destination->pinned_bytes += ram->slices[asked.slice].size_bytes;
+	if (budget_bytes && destination->pinned_bytes > budget_bytes)
+		return error_set(error, -EPROTO,
+				 "the source asks for more pinned memory than it had said");
 	atomic_store(&destination->slices[asked.slice], SLICE_ASKED);
 	region = ram_region_of_slice(ram, asked.slice);
 	registrar_request(destination->registrar, asked.slice, asked.rails,
@@ -52,6 +57,7 @@ static int take_retire(struct ramlift_destination *destination, const struct mes
 	    atomic_load(&destination->slices[asked.slice]) != SLICE_REGISTERED)
 		return error_set(error, -EPROTO, "the source's RETIRE makes no sense");
 	destination->transport->deregister_slice(destination->endpoint, asked.slice);
+	destination->pinned_bytes -= destination->ram.slices[asked.slice].size_bytes;
 	atomic_store(&destination->slices[asked.slice], SLICE_NOT_REGISTERED);
 	return 0;
 }
@@ -232,6 +238,7 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 	destination->endpoint = NULL;
 	destination->registrar = NULL;
 	destination->slices = NULL;
+	destination->pinned_bytes = 0;
 	destination->has_ram = false;
 	destination->has_guest = false;
 	destination->offer_message = NULL;

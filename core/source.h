@@ -66,6 +66,12 @@ static inline unsigned source_n_lanes(const struct ramlift_source_config *config
 	return source_n_rails(config) * config->lanes_per_rail;
 }
 
+/* 0: none. */
+static inline uint64_t source_pin_budget_bytes(const struct ramlift_source_config *config)
+{
+	return config->pin == RAMLIFT_PIN_BUDGET ? config->pin_budget_bytes : 0;
+}
+
 /* Agree with the destination; then connect the lanes and begin to stream. */
 int source_preflight(struct ramlift_source *source, struct accept *accept,
 		     struct ramlift_error *error);

@@ -61,6 +61,7 @@ static int send_offer(struct ramlift_source *source, struct offer *offer,
 	offer->n_rails = (uint8_t)source_n_rails(config);
 	offer->n_lanes = (uint16_t)source_n_lanes(config);
 	offer->slice_bytes = config->slice_bytes;
+	offer->pin_budget_bytes = source_pin_budget_bytes(config);
 	strcpy(offer->name, config->guest_name);
 	offer->n_regions = config->n_regions;
 	memcpy(offer->regions, config->regions, config->n_regions * sizeof(offer->regions[0]));
@@ -181,8 +182,8 @@ static void want_slices(struct ramlift_source *source)
 	const struct ram *ram = &source->ram;
 	bool all = source->config.pin == RAMLIFT_PIN_ALL;
 	/* More than there is room for would drive out what has come in, before a lane finds it. */
-	uint64_t room = source->config.pin == RAMLIFT_PIN_BUDGET ? source->config.pin_budget_bytes
-								 : UINT64_MAX;
+	uint64_t budget_bytes = source_pin_budget_bytes(&source->config);
+	uint64_t room = budget_bytes ? budget_bytes : UINT64_MAX;
 
 	for (uint64_t offset = 0, left = ram->n_slices; left; offset += ram->slice_bytes) {
 		for (unsigned i = 0; i < ram->n_regions; i++) {
@@ -215,7 +216,7 @@ static int start_pins(struct ramlift_source *source, struct ramlift_error *error
 		.endpoint = source->endpoint,
 		.region_rails = source->region_rails,
 		.n_threads = config->register_threads,
-		.budget_bytes = config->pin == RAMLIFT_PIN_BUDGET ? config->pin_budget_bytes : 0,
+		.budget_bytes = source_pin_budget_bytes(config),
 		.ask = ask_for_slice,
 		.retire = retire_slice,
 		.usable = slice_usable,
@@ -304,6 +305,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		.n_rails = source_n_rails(&source->config),
 		.n_lanes = source_n_lanes(&source->config),
 		.on_demand_paging = source->config.on_demand_paging,
+		.pin_budget_bytes = source_pin_budget_bytes(&source->config),
 		.slices = source->ram.slices,
 		.n_slices = source->ram.n_slices,
 		.interrupt_fd = source->session.cancel_fd,

@@ -77,6 +77,7 @@ void *offer_encode(const struct offer *offer, uint32_t *length_bytes)
 	put_u8(&writer, offer->n_rails);
 	put_u16(&writer, offer->n_lanes);
 	put_u64(&writer, offer->slice_bytes);
+	put_u64(&writer, offer->pin_budget_bytes);
 	put_string(&writer, offer->name);
 	put_u8(&writer, (uint8_t)offer->n_transports);
 	for (unsigned i = 0; i < offer->n_transports; i++)
@@ -104,6 +105,7 @@ int offer_decode(const void *payload, uint32_t length_bytes, struct offer *offer
 	offer->n_rails = get_u8(&reader);
 	offer->n_lanes = get_u16(&reader);
 	offer->slice_bytes = get_u64(&reader);
+	offer->pin_budget_bytes = get_u64(&reader);
 	get_string(&reader, offer->name, sizeof(offer->name));
 	offer->n_transports = get_u8(&reader);
 	if (!offer->n_transports || offer->n_transports > WIRE_MAX_TRANSPORTS)

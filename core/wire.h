@@ -56,6 +56,7 @@ struct offer {
 	uint8_t n_rails;
 	uint16_t n_lanes; /* of all rails */
 	uint64_t slice_bytes;
+	uint64_t pin_budget_bytes; /* never more than this is registered at once; 0: all may be */
 	char name[RAMLIFT_MAX_NAME];
 	unsigned n_transports;
 	char transports[WIRE_MAX_TRANSPORTS][WIRE_MAX_TRANSPORT_NAME];

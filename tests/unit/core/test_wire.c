@@ -152,6 +152,7 @@ static void sample_offer(union value *value, bool most)
 	offer->n_rails = most ? RAMLIFT_MAX_RAILS : 1;
 	offer->n_lanes = most ? RAMLIFT_MAX_LANES : 1;
 	offer->slice_bytes = most ? UINT64_MAX : 0;
+	offer->pin_budget_bytes = most ? UINT64_MAX - 1 : 0;
 	fill_text(offer->name, most ? sizeof(offer->name) : 2);
 	offer->n_transports = most ? WIRE_MAX_TRANSPORTS : 1;
 	for (unsigned i = 0; i < offer->n_transports; i++)
@@ -291,6 +292,7 @@ static void test_fields_of_an_offer(void **unused)
 		.n_rails = 2,
 		.n_lanes = 6,
 		.slice_bytes = 1 << 28,
+		.pin_budget_bytes = 1 << 27,
 		.name = "db-1",
 		.n_transports = 2,
 		.transports = { "rdma", "tcp" },
@@ -318,6 +320,7 @@ static void test_fields_of_an_offer(void **unused)
 	assert_int_equal(decoded.n_lanes, 6);
 	assert_int_equal(decoded.n_rails, 2);
 	assert_int_equal(decoded.slice_bytes, 1 << 28);
+	assert_int_equal(decoded.pin_budget_bytes, 1 << 27);
 	assert_string_equal(decoded.name, "db-1");
 	assert_int_equal(decoded.n_transports, 2);
 	assert_string_equal(decoded.transports[0], "rdma");
@@ -481,7 +484,7 @@ static void test_every_byte_changed_stays_in_bounds(void **unused)
 /* The values next to each bound, one at a time. */
 static void test_bounds_of_an_offer(void **unused)
 {
-	enum { RAILS = 21, LANES = 22, SLICE_BYTES = 24, NAME = 32, TRANSPORTS = 35 };
+	enum { RAILS = 21, LANES = 22, SLICE_BYTES = 24, NAME = 40, TRANSPORTS = 43 };
 	struct offer offer = {
 		.n_rails = 1, .n_lanes = 1, .name = "a", .n_transports = 1, .n_regions = 1
 	};
