@@ -31,7 +31,8 @@ enum decision controller_decide(const struct decision_input *input)
 	if (!input->first_pass_done)
 		return DECISION_GO_ON;
 	if (controller_predict_downtime_ns(input) <= input->max_downtime_ns)
-		return bottomed_out(input) ? DECISION_SWITCH_OVER : DECISION_GO_ON;
+		return input->settled && bottomed_out(input) ? DECISION_SWITCH_OVER
+							     : DECISION_GO_ON;
 	if (input->stuck_ns < CONTROLLER_PATIENCE_NS)
 		return DECISION_GO_ON;
 	if (input->fixed_cost_ns > input->max_downtime_ns &&

@@ -13,7 +13,8 @@ enum decision {
 };
 
 struct decision_input {
-	bool first_pass_done;
+	bool first_pass_done;	   /* once and for all */
+	bool settled;		   /* no slice has to be registered before the rest can go */
 	uint64_t dirty_bytes;	   /* still to be sent */
 	uint64_t last_dirty_bytes; /* at the tick before */
 	uint64_t link_rate;	   /* bytes a second that busy lanes send; 0: not known yet */

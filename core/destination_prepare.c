@@ -105,17 +105,22 @@ static int choose_transport(struct ramlift_destination *destination, const struc
 {
 	const struct ramlift_destination_config *config = &destination->config;
 	const struct offer *offer = &destination->offer;
-	int ret = error_set(error, -EPROTONOSUPPORT,
-			    "the destination allows none of the offered transports: "
-			    "choose the same --transport on both sides");
+	struct ramlift_error why;
+	bool common = false;
 
+	error_set(error, -EPROTONOSUPPORT,
+		  "the destination allows none of the offered transports: "
+		  "choose the same --transport on both sides");
 	for (unsigned i = 0; i < offer->n_transports; i++) {
 		for (unsigned j = 0; j < config->n_transports; j++) {
 			if (strcmp(config->transports[j]->name, offer->transports[i]))
 				continue;
-			ret = probe(destination, config->transports[j], local, error);
-			if (ret)
+			if (probe(destination, config->transports[j], local, &why)) {
+				if (!common)
+					*error = why; /* of the one that is preferred */
+				common = true;
 				continue;
+			}
 			destination->transport = config->transports[j];
 			destination->session.stats.transport = destination->transport->name;
 			*choice = (uint8_t)i;
@@ -123,7 +128,7 @@ static int choose_transport(struct ramlift_destination *destination, const struc
 			return 0;
 		}
 	}
-	return ret;
+	return error->code;
 }
 
 static int create_guest(struct ramlift_destination *destination, struct ramlift_error *error)

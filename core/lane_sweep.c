@@ -81,17 +81,25 @@ static int await_slice(struct lane *lane, unsigned slice)
 {
 	struct lanes *lanes = lane->lanes;
 	struct pins *pins = lanes->config.pins;
-	bool held;
+	uint64_t seen;
 
+	pins_reserve(pins, slice);
+	lane->held_slice = slice;
 	pthread_mutex_lock(&lanes->lock);
-	while (!(held = pins_hold(pins, slice)) && !lanes_stopping(lanes)) {
-		if (!pins_want(pins, slice))
+	while (!pins_usable(pins, slice) && !lanes_stopping(lanes)) {
+		/* Asking may take a moment: not under the lock, so look whether it was missed. */
+		seen = lanes->work;
+		pthread_mutex_unlock(&lanes->lock);
+		pins_want(pins, slice);
+		pthread_mutex_lock(&lanes->lock);
+		if (lanes->work == seen && !pins_usable(pins, slice) && !lanes_stopping(lanes))
 			pthread_cond_wait(&lanes->changed, &lanes->lock);
 	}
 	pthread_mutex_unlock(&lanes->lock);
-	if (!held)
+	if (!pins_usable(pins, slice)) {
+		lane_release_slice(lane);
 		return -ECANCELED;
-	lane->held_slice = slice;
+	}
 	return 0;
 }
 

@@ -251,14 +251,15 @@ uint64_t lanes_in_flight_bytes(struct lanes *lanes)
 	return bytes;
 }
 
+/* What was sent is read first: a batch that is posted in between counts as in flight only. */
 uint64_t lanes_done_bytes(struct lanes *lanes)
 {
-	uint64_t in_flight = lanes_in_flight_bytes(lanes);
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, in_flight;
 
 	for (unsigned i = 0; i < lanes->config.n_lanes; i++)
 		bytes += atomic_load(&lanes->lane[i].bytes_sent) +
 			 atomic_load(&lanes->lane[i].zero_pages) * RAMLIFT_PAGE_BYTES;
+	in_flight = lanes_in_flight_bytes(lanes);
 	return bytes > in_flight ? bytes - in_flight : 0;
 }
 

@@ -153,6 +153,17 @@ static int registered_here(void *context, unsigned slice, const struct slice_key
 	return 0;
 }
 
+bool pins_await_peer(struct pins *pins, unsigned slice)
+{
+	bool awaited;
+
+	pthread_mutex_lock(&pins->lock);
+	awaited = slice < pins->config.ram->n_slices && pins->pin[slice].state & ASKED &&
+		  !(pins->pin[slice].state & THERE);
+	pthread_mutex_unlock(&pins->lock);
+	return awaited;
+}
+
 int pins_peer_ready(struct pins *pins, unsigned slice, struct ramlift_error *error)
 {
 	if (slice >= pins->config.ram->n_slices || !advance(pins, slice, THERE))
@@ -171,14 +182,21 @@ static void let_waiting_in(struct pins *pins)
 	pthread_mutex_unlock(&pins->lock);
 }
 
+void pins_reserve(struct pins *pins, unsigned slice)
+{
+	if (pins->config.budget_bytes)
+		atomic_fetch_add(&pins->pin[slice].holders, 1);
+}
+
+bool pins_usable(const struct pins *pins, unsigned slice)
+{
+	return atomic_load(&pins->pin[slice].usable);
+}
+
 bool pins_hold(struct pins *pins, unsigned slice)
 {
-	struct pin *pin = &pins->pin[slice];
-
-	if (!pins->config.budget_bytes)
-		return atomic_load_explicit(&pin->usable, memory_order_acquire);
-	atomic_fetch_add(&pin->holders, 1);
-	if (atomic_load(&pin->usable))
+	pins_reserve(pins, slice);
+	if (pins_usable(pins, slice))
 		return true;
 	pins_release(pins, slice);
 	return false;
@@ -223,8 +241,10 @@ int pins_check(struct pins *pins, uint64_t patience_ns, struct ramlift_error *er
 	pthread_mutex_unlock(&pins->lock);
 	if (ret || !late)
 		return ret;
-	return error_set(error, -ETIMEDOUT,
-			 "the destination no longer registers memory: see its log");
+	return error_set(
+		error, -ETIMEDOUT,
+		"registering guest memory no longer gets on, here or at the destination: see "
+		"its log");
 }
 
 int pins_start(const struct pins_config *config, struct pins **result, struct ramlift_error *error)

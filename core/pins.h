@@ -43,6 +43,9 @@ int pins_start(const struct pins_config *config, struct pins **pins, struct raml
  * came to nothing made pins_hold() fail, and usable() will not be called. */
 bool pins_want(struct pins *pins, unsigned slice);
 
+/* The destination was asked for it, and has not answered. The session's thread. */
+bool pins_await_peer(struct pins *pins, unsigned slice);
+
 /* The destination has registered it. -EPROTO: nobody had asked. */
 int pins_peer_ready(struct pins *pins, unsigned slice, struct ramlift_error *error);
 
@@ -52,6 +55,13 @@ int pins_peer_ready(struct pins *pins, unsigned slice, struct ramlift_error *err
  */
 bool pins_hold(struct pins *pins, unsigned slice);
 void pins_release(struct pins *pins, unsigned slice);
+
+/*
+ * The same for a slice that may not be usable yet: once it is, it stays so until pins_release().
+ * Whoever waits for one must hold no other: it could be the one that has to make room.
+ */
+void pins_reserve(struct pins *pins, unsigned slice);
+bool pins_usable(const struct pins *pins, unsigned slice);
 
 /* Without a budget: a slice that is usable stays so. */
 bool pins_are_kept(const struct pins *pins);

@@ -190,7 +190,8 @@ struct ramlift_source_config {
 				      0: by the size of the guest, 2 MiB to 256 MiB */
 	unsigned register_threads; /* registering slices in parallel */
 	enum ramlift_pin pin;
-	uint64_t pin_budget_bytes; /* with RAMLIFT_PIN_BUDGET, on each side */
+	uint64_t pin_budget_bytes; /* with RAMLIFT_PIN_BUDGET, on each side; memory that several
+				      rails carry is pinned once for each */
 	bool on_demand_paging;	   /* the device faults pages in, and pins none; where it can */
 	uint64_t tick_ns;	   /* how often the controller harvests and decides */
 	const char *state_dir;	   /* where the journal of commits is kept; must exist */

@@ -2,6 +2,7 @@
 #include "core/source.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -30,6 +31,15 @@ void ramlift_source_config_init(struct ramlift_source_config *config)
 	};
 }
 
+static uint64_t ram_bytes(const struct ramlift_source_config *config)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < config->n_regions && i < RAMLIFT_MAX_REGIONS; i++)
+		bytes += config->regions[i].size_bytes;
+	return bytes;
+}
+
 /* A budget is worth several slices, so that lanes find room while others still hold theirs. */
 static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
 {
@@ -38,7 +48,8 @@ static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
 	if (!slice_bytes && config->n_regions <= RAMLIFT_MAX_REGIONS)
 		slice_bytes = ram_default_slice_bytes(config->regions, config->n_regions);
 	while (config->pin == RAMLIFT_PIN_BUDGET && slice_bytes > STRIPE_BYTES &&
-	       slice_bytes > config->pin_budget_bytes / BUDGET_SLICES)
+	       slice_bytes > config->pin_budget_bytes / BUDGET_SLICES &&
+	       ram_bytes(config) / slice_bytes < RAM_MAX_SLICES / 2 - RAMLIFT_MAX_REGIONS)
 		slice_bytes = slice_bytes / 2 / STRIPE_BYTES * STRIPE_BYTES;
 	return slice_bytes;
 }
@@ -84,11 +95,21 @@ static int check_config(const struct ramlift_source_config *config, struct ramli
 		if (!config->regions[i].hva ||
 		    (uintptr_t)config->regions[i].hva % RAMLIFT_PAGE_BYTES)
 			return error_set(error, -EINVAL, "region %u is not mapped page aligned", i);
+		if (config->regions[i].numa_node < -1 ||
+		    config->regions[i].numa_node >= WIRE_MAX_NUMA_NODES)
+			return error_set(error, -EINVAL,
+					 "region %u is on NUMA node %d, which is none", i,
+					 config->regions[i].numa_node);
 	}
 	if ((unsigned)config->pin > RAMLIFT_PIN_BUDGET ||
 	    (config->pin == RAMLIFT_PIN_BUDGET && config->pin_budget_bytes < LEAST_BUDGET_BYTES))
 		return error_set(error, -EINVAL, "a budget for pinned memory is at least %llu MiB",
 				 LEAST_BUDGET_BYTES >> 20);
+	if (config->pin == RAMLIFT_PIN_BUDGET && slice_bytes_for(config) > config->pin_budget_bytes)
+		return error_set(error, -EINVAL,
+				 "a budget of %" PRIu64 " MiB for pinned memory is too small for "
+				 "this guest: allow at least %" PRIu64 " MiB",
+				 config->pin_budget_bytes >> 20, slice_bytes_for(config) >> 20);
 	return ram_check(config->regions, config->n_regions, slice_bytes_for(config), error);
 }
 

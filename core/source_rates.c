@@ -13,15 +13,11 @@ static void smooth(double *average, double sample)
 	*average += (sample - *average) * (*average ? 0.2 : 1.0);
 }
 
-/*
- * Bytes that have arrived, as far as the lanes know. A lane counts a batch as in flight a moment
- * before it counts it as sent, so the difference may step back; it never counts back here.
- */
+/* Bytes that have arrived, as far as the lanes know; never counts back. */
 static uint64_t bytes_completed(struct ramlift_source *source)
 {
-	uint64_t in_flight = lanes_in_flight_bytes(source->lanes);
 	uint64_t before = source->rates.last_bytes_sent;
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, in_flight;
 
 	for (unsigned i = 0; i < source_n_lanes(&source->config); i++) {
 		struct ramlift_lane_stats lane;
@@ -29,6 +25,7 @@ static uint64_t bytes_completed(struct ramlift_source *source)
 		lanes_stats(source->lanes, i, &lane);
 		bytes += lane.bytes_sent;
 	}
+	in_flight = lanes_in_flight_bytes(source->lanes); /* after them: see lanes_done_bytes() */
 	return bytes >= before + in_flight ? bytes - in_flight : before;
 }
 
@@ -92,12 +89,30 @@ static uint64_t backlog_bytes(const struct ramlift_source *source)
 	return config->dirty_source_ops->backlog(config->dirty_source) * RAMLIFT_PAGE_BYTES;
 }
 
+/*
+ * Once every lane has been through its stripes, and what was wanted at first has been usable. It
+ * stays so: a guest that keeps touching new memory, or a budget that is too small for what it
+ * writes, must not keep the policy from being applied.
+ */
+static bool first_pass_done(struct ramlift_source *source, bool settled)
+{
+	struct source_rates *rates = &source->rates;
+
+	rates->settled |= settled;
+	if (!rates->first_pass_done && rates->settled && lanes_first_pass_done(source->lanes)) {
+		rates->first_pass_done = true;
+		dirty_bitmap_tidy(&source->set.dirty); /* of what the first pass has emptied */
+	}
+	return rates->first_pass_done;
+}
+
 int source_tick(struct ramlift_source *source, struct decision_input *input,
 		struct ramlift_error *error)
 {
 	const struct ramlift_source_config *config = &source->config;
 	struct source_rates *rates = &source->rates;
 	uint64_t new_pages, dirty_bytes;
+	bool settled = pins_settled(source->pins);
 	int ret;
 
 	ret = harvest(source, error);
@@ -111,8 +126,8 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 	update_rates(source, new_pages * RAMLIFT_PAGE_BYTES, dirty_bytes);
 
 	*input = (struct decision_input){
-		.first_pass_done =
-			lanes_first_pass_done(source->lanes) && pins_settled(source->pins),
+		.first_pass_done = first_pass_done(source, settled),
+		.settled = settled || !pins_are_kept(source->pins),
 		.dirty_bytes = dirty_bytes,
 		.last_dirty_bytes = rates->last_dirty_bytes,
 		.link_rate = (uint64_t)rates->link_rate,

@@ -31,6 +31,11 @@ int source_take_slice_key(struct ramlift_source *source, const struct message *m
 	if (slice_key_decode(message->payload, message->length_bytes, &slice) ||
 	    slice.slice >= source->ram.n_slices)
 		return error_set(error, -EPROTO, "the destination announced a slice that is none");
+	/* Lanes read the keys of slices that are usable. */
+	if (!pins_await_peer(source->pins, slice.slice))
+		return error_set(error, -EPROTO,
+				 "the destination announced slice %u, which was not asked for",
+				 slice.slice);
 	source->transport->set_peer_key(source->endpoint, slice.slice, &slice.key);
 	return pins_peer_ready(source->pins, slice.slice, error);
 }

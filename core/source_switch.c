@@ -53,8 +53,13 @@ static int await_lanes(struct ramlift_source *source, uint64_t deadline_ns,
 		struct message *message;
 		int ret = lanes_wait(source->lanes, now_ns, error);
 
-		if (ret != -ETIMEDOUT || now_ns >= deadline_ns)
+		/* A SLICE_KEY must not come later than this: nobody would wait for it. */
+		if (!ret && !pins_settled(source->pins))
+			ret = -ETIMEDOUT;
+		if (ret != -ETIMEDOUT)
 			return ret;
+		if (now_ns >= deadline_ns)
+			return error_set(error, ret, "the rest of memory took too long");
 		error->code = 0;
 		ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
 		if (ret)

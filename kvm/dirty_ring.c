@@ -135,9 +135,10 @@ static void top_up(struct ramlift_dirty_ring *ring)
 		elapsed_ns = LIMIT_DEBT_NS;
 	earned = (int64_t)(ring->pages_per_second * (elapsed_ns / NS_PER_US) /
 			   (NS_PER_S / NS_PER_US));
-	if (earned) { /* else let time add up, for slow rates */
+	if (earned) { /* what is over counts the next time */
 		ring->allowance += earned;
-		ring->allowance_ns = now_ns;
+		ring->allowance_ns += (uint64_t)earned * (NS_PER_S / NS_PER_US) /
+				      ring->pages_per_second * NS_PER_US;
 	}
 	if (burst < LIMIT_BURST_MIN)
 		burst = LIMIT_BURST_MIN;
@@ -162,9 +163,17 @@ static bool in_debt(const struct ramlift_dirty_ring *ring)
 /* Let vCPUs go whose ring has room again. */
 static void release_waiting(struct ramlift_dirty_ring *ring)
 {
+	uint64_t now_ns = clock_now_ns();
+	bool all = !in_debt(ring);
+
 	pthread_mutex_lock(&ring->wait_lock);
-	for (unsigned i = 0; i < ring->n_rings; i++)
-		ring->rings[i].released += ring->rings[i].taken || ring->rings[i].empty;
+	for (unsigned i = 0; i < ring->n_rings; i++) {
+		struct vcpu_ring *waits = &ring->rings[i];
+
+		/* Others' debt may be paid off late: nobody waits for that for ever. */
+		if (all || now_ns - waits->stopped_ns >= LIMIT_DEBT_NS)
+			waits->released += waits->taken || waits->empty;
+	}
 	pthread_cond_broadcast(&ring->room);
 	pthread_mutex_unlock(&ring->wait_lock);
 }
@@ -187,8 +196,7 @@ static int harvest_locked(struct ramlift_dirty_ring *ring)
 			return ret;
 		publish(ring);
 	}
-	if (!in_debt(ring))
-		release_waiting(ring);
+	release_waiting(ring);
 	return 0;
 }
 
@@ -329,6 +337,7 @@ static int ring_limit(void *source, uint64_t pages_per_second, struct ramlift_er
 	}
 	/* Far above what any guest can write, and safe to multiply with. */
 	ring->pages_per_second = pages_per_second < UINT32_MAX ? pages_per_second : UINT32_MAX;
+	pay(ring, 0); /* at a lower rate the same debt would take longer */
 	pthread_mutex_unlock(&ring->harvest_lock);
 
 	pthread_mutex_lock(&ring->wait_lock);
@@ -406,6 +415,7 @@ void ramlift_dirty_ring_wait(struct ramlift_dirty_ring *ring, unsigned vcpu,
 	started = ring->started;
 	released = mine->released;
 	ring->full = true;
+	mine->stopped_ns = clock_now_ns();
 	atomic_store(&mine->stopped, true);
 	pthread_cond_signal(&ring->urgent);
 	while (ring->started && mine->released == released && !give_up(context))

@@ -17,6 +17,7 @@ struct vcpu_ring {
 	bool empty;	     /* the harvest that is going on took all there was */
 	uint64_t released;   /* harvests that left room; under wait_lock */
 	atomic_bool stopped; /* its vCPU waits for room; written under wait_lock */
+	uint64_t stopped_ns; /* since when; under wait_lock */
 };
 
 struct staged_page {

@@ -8,15 +8,18 @@
 
 #include "core/clock.h"
 
-static void wake(struct gate *gate, unsigned most)
+/* How many it woke. */
+static long wake(struct gate *gate, unsigned most)
 {
-	syscall(SYS_futex, &gate->turns, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
+	return syscall(SYS_futex, &gate->turns, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
 }
 
 void gate_wake_all(struct gate *gate)
 {
 	atomic_store(&gate->to_pass_on, true);
-	wake(gate, 1);
+	/* With nobody there, it is not for those who come later. */
+	if (wake(gate, 1) == 0)
+		atomic_store(&gate->to_pass_on, false);
 }
 
 void gate_wake_some(struct gate *gate, unsigned most)

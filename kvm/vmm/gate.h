@@ -9,7 +9,7 @@
  *
  * Whoever opens it for all wakes one thread, and that one wakes the others: with more threads than
  * CPUs the opener would otherwise be pushed aside by the first of them, and be late with what it
- *has to say.
+ * has to say.
  */
 #ifndef KVM_VMM_GATE_H
 #define KVM_VMM_GATE_H

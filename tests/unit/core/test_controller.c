@@ -11,6 +11,7 @@ static struct decision_input ready(void)
 {
 	return (struct decision_input){
 		.first_pass_done = true,
+		.settled = true,
 		.dirty_bytes = 100 * MIB,
 		.last_dirty_bytes = 100 * MIB,
 		.link_rate = 1024 * MIB,
@@ -34,7 +35,7 @@ struct row {
 	{                                                                                          \
 		what, DECISION_##decision,                                                         \
 		{                                                                                  \
-			.first_pass_done = true, .dirty_bytes = 100 * MIB,                         \
+			.first_pass_done = true, .settled = true, .dirty_bytes = 100 * MIB,        \
 			.last_dirty_bytes = 100 * MIB, .link_rate = 1024 * MIB,                    \
 			.max_downtime_ns = 300 * NS_PER_MS, .can_slow_down = true, __VA_ARGS__     \
 		}                                                                                  \
@@ -59,6 +60,13 @@ static const struct row rows[] = {
 	    .dirty_bytes = 0, .last_dirty_bytes = 0),
 	ROW("first pass not done, and stuck", GO_ON, .first_pass_done = false,
 	    .stuck_ns = 10 * PATIENCE, MUCH, POLICY(STOP)),
+
+	/* Registration is not for the downtime, but no reason to do nothing. */
+	ROW("not settled", GO_ON, .settled = false),
+	ROW("not settled, much, stop", SWITCH_OVER, MUCH, POLICY(STOP), .settled = false,
+	    .stuck_ns = PATIENCE),
+	ROW("not settled, much, throttle", SLOW_DOWN, MUCH, POLICY(THROTTLE), .settled = false,
+	    .stuck_ns = PATIENCE),
 
 	/* It still falls fast: under three quarters of the tick before. */
 	ROW("still falling", GO_ON, .dirty_bytes = 75 * MIB - 1),

@@ -188,7 +188,7 @@ static void test_patience(void **unused)
 	usleep(A_MOMENT_US);
 	assert_int_equal(pins_check(rig.pins, 60 * NS_PER_S, &error), 0);
 	assert_int_equal(pins_check(rig.pins, A_MOMENT_US * NS_PER_US, &error), -ETIMEDOUT);
-	assert_non_null(strstr(error.text, "no longer registers"));
+	assert_non_null(strstr(error.text, "no longer gets on"));
 	far_side_hold(&rig.far, false);
 	await(&rig, 1);
 	assert_int_equal(pins_check(rig.pins, 1, NULL), 0);
