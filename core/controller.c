@@ -17,11 +17,14 @@ uint64_t controller_predict_downtime_ns(const struct decision_input *input)
 	return input->fixed_cost_ns + (uint64_t)send_ns;
 }
 
-/* Waiting longer no longer makes the rest much smaller. */
+/* Waiting longer would not make the downtime much shorter: nothing is left to send, or no more than
+ * the switchover costs by itself, or the rest has stopped shrinking. */
 static bool bottomed_out(const struct decision_input *input)
 {
-	return !input->dirty_bytes ||
-	       input->dirty_bytes >= input->last_dirty_bytes - input->last_dirty_bytes / 4;
+	uint64_t predicted_ns = controller_predict_downtime_ns(input);
+
+	return predicted_ns - input->fixed_cost_ns <= input->fixed_cost_ns ||
+	       input->stuck_ns >= CONTROLLER_SETTLE_NS;
 }
 
 enum decision controller_decide(const struct decision_input *input)

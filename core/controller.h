@@ -13,12 +13,11 @@ enum decision {
 };
 
 struct decision_input {
-	bool first_pass_done;	   /* once and for all */
-	bool settled;		   /* no slice has to be registered before the rest can go */
-	uint64_t dirty_bytes;	   /* still to be sent */
-	uint64_t last_dirty_bytes; /* at the tick before */
-	uint64_t link_rate;	   /* bytes a second that busy lanes send; 0: not known yet */
-	uint64_t fixed_cost_ns;	   /* of a switchover with nothing left to send */
+	bool first_pass_done;	/* once and for all */
+	bool settled;		/* no slice has to be registered before the rest can go */
+	uint64_t dirty_bytes;	/* still to be sent */
+	uint64_t link_rate;	/* bytes a second that busy lanes send; 0: not known yet */
+	uint64_t fixed_cost_ns; /* of a switchover with nothing left to send */
 	uint64_t elapsed_ns;
 	uint64_t stuck_ns; /* since dirty_bytes last reached a new minimum, or the guest was slowed
 			      down */
@@ -28,6 +27,9 @@ struct decision_input {
 	uint64_t max_total_ns; /* 0: no limit */
 	enum ramlift_on_divergence on_divergence;
 };
+
+/* After so long without a new minimum, the rest is as small as it gets. */
+#define CONTROLLER_SETTLE_NS 100000000ull
 
 /* After so long without a new minimum the guest counts as outrunning the link. */
 #define CONTROLLER_PATIENCE_NS 2000000000ull

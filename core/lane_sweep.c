@@ -16,8 +16,11 @@
 #include "core/lane.h"
 #include "core/zero.h"
 
-/* A batch that is worth its doorbell; more would only be in flight for longer. */
-#define BATCH_BYTES (1u << 20)
+/* A batch that is worth its doorbell, and waking up for its end; more would only be in flight for
+ * longer. Under a limit it is a fiftieth of a second's worth, or nothing would flow evenly. */
+#define BATCH_BYTES	   (4u << 20)
+#define BATCH_LEAST_BYTES  (64u << 10)
+#define BATCHES_PER_SECOND 50u
 
 /* After so many pages without one of zeros, only one stripe in so many is still looked at. */
 #define DRY_PAGES	 4096u
@@ -48,6 +51,18 @@ static void pace(struct lane *lane, uint64_t bytes)
 		now_ns = clock_now_ns();
 	}
 	lane->paced_ns += now_ns - begin_ns;
+}
+
+static bool is_full(const struct lane *lane, const struct batch *batch)
+{
+	uint64_t limit = lane->lanes->config.bandwidth_bytes_per_s;
+	uint64_t most = BATCH_BYTES;
+
+	if (limit && limit / BATCHES_PER_SECOND < most)
+		most = limit / BATCHES_PER_SECOND;
+	if (most < BATCH_LEAST_BYTES)
+		most = BATCH_LEAST_BYTES;
+	return batch->n == TRANSPORT_MAX_BATCH || batch->bytes >= most;
 }
 
 static int flush(struct lane *lane, struct batch *batch)
@@ -177,7 +192,7 @@ static int send_stripe(struct lane *lane, struct batch *batch, uint64_t stripe, 
 		write->offset_bytes = place.offset_bytes + (uint64_t)first * RAMLIFT_PAGE_BYTES;
 		write->length_bytes = n * RAMLIFT_PAGE_BYTES;
 		batch->bytes += write->length_bytes;
-		if (batch->n == TRANSPORT_MAX_BATCH || batch->bytes >= BATCH_BYTES) {
+		if (is_full(lane, batch)) {
 			int ret = flush(lane, batch);
 
 			if (ret)

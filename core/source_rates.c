@@ -129,7 +129,6 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 		.first_pass_done = first_pass_done(source, settled),
 		.settled = settled || !pins_are_kept(source->pins),
 		.dirty_bytes = dirty_bytes,
-		.last_dirty_bytes = rates->last_dirty_bytes,
 		.link_rate = (uint64_t)rates->link_rate,
 		.fixed_cost_ns = FIXED_COST_FLOOR_NS + (uint64_t)rates->harvest_ns +
 				 rates->journal_ns +

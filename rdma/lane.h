@@ -30,12 +30,12 @@ struct rail;
 #define LANE_HISTORY (2 * LANE_SEND_DEPTH)
 
 /* And bytes: enough to keep any link busy, little enough to drain at the switchover. */
-#define LANE_WINDOW_BYTES (4u << 20)
+#define LANE_WINDOW_BYTES (8u << 20)
 
 /* A post is cut into parts of so many bytes, so that there is always another one in flight. The
  * last write of a part carries a signal. docs/decisions/posting.md has measurements of all these.
  */
-#define LANE_PART_BYTES (1u << 20)
+#define LANE_PART_BYTES (4u << 20)
 
 /*
  * How often an empty completion queue is looked at before the thread goes to sleep: more often

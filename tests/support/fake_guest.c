@@ -145,16 +145,18 @@ uint64_t fake_guest_populated_bytes(const struct fake_guest *guest)
 	return bytes;
 }
 
-bool fake_guest_device_write(struct fake_guest *guest, void *hva, int byte, size_t n)
+bool fake_guest_device_begin(struct fake_guest *guest)
 {
-	bool paused;
-
 	pthread_mutex_lock(&guest->lock);
-	paused = guest->paused;
-	if (!paused)
-		memset(hva, byte, n);
+	if (!guest->paused)
+		return true;
 	pthread_mutex_unlock(&guest->lock);
-	return !paused;
+	return false;
+}
+
+void fake_guest_device_end(struct fake_guest *guest)
+{
+	pthread_mutex_unlock(&guest->lock);
 }
 
 bool fake_guest_same_ram(const struct fake_guest *a, const struct fake_guest *b)

@@ -56,9 +56,10 @@ void fake_guest_start_writer(struct fake_guest *guest, uint64_t hot_pages, unsig
 void fake_guest_write(struct fake_guest *guest, uint64_t page, uint64_t generation);
 /* How much memory is there behind the regions, in bytes. */
 uint64_t fake_guest_populated_bytes(const struct fake_guest *guest);
-/* A device of the VMM writes memory, which tracking does not see. False when the guest is paused:
- * nothing was written. */
-bool fake_guest_device_write(struct fake_guest *guest, void *hva, int byte, size_t n);
+/* A device of the VMM is at work, which tracking does not see: a pause waits until it has written
+ * and told so. False when the guest is paused: it must not. */
+bool fake_guest_device_begin(struct fake_guest *guest);
+void fake_guest_device_end(struct fake_guest *guest);
 void fake_guest_fini(struct fake_guest *guest);
 bool fake_guest_same_ram(const struct fake_guest *a, const struct fake_guest *b);
 

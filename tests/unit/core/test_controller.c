@@ -13,7 +13,6 @@ static struct decision_input ready(void)
 		.first_pass_done = true,
 		.settled = true,
 		.dirty_bytes = 100 * MIB,
-		.last_dirty_bytes = 100 * MIB,
 		.link_rate = 1024 * MIB,
 		.fixed_cost_ns = 2 * NS_PER_MS,
 		.elapsed_ns = 10 * NS_PER_S,
@@ -36,13 +35,13 @@ struct row {
 		what, DECISION_##decision,                                                         \
 		{                                                                                  \
 			.first_pass_done = true, .settled = true, .dirty_bytes = 100 * MIB,        \
-			.last_dirty_bytes = 100 * MIB, .link_rate = 1024 * MIB,                    \
-			.max_downtime_ns = 300 * NS_PER_MS, .can_slow_down = true, __VA_ARGS__     \
+			.link_rate = 1024 * MIB, .max_downtime_ns = 300 * NS_PER_MS,               \
+			.can_slow_down = true, .stuck_ns = CONTROLLER_SETTLE_NS, __VA_ARGS__       \
 		}                                                                                  \
 	}
 
 /* The rest takes seconds: over any downtime that is allowed here. */
-#define MUCH	  .dirty_bytes = 4096 * MIB, .last_dirty_bytes = 4096 * MIB
+#define MUCH	  .dirty_bytes = 4096 * MIB
 #define PATIENCE  CONTROLLER_PATIENCE_NS
 #define POLICY(p) .on_divergence = RAMLIFT_DIVERGENCE_##p
 
@@ -52,12 +51,12 @@ struct row {
 #pragma GCC diagnostic ignored "-Winitializer-overrides"
 #endif
 static const struct row rows[] = {
-	ROW("little is left", SWITCH_OVER, .stuck_ns = 0),
-	ROW("nothing is left", SWITCH_OVER, .dirty_bytes = 0, .last_dirty_bytes = 0),
+	ROW("little is left", SWITCH_OVER),
+	ROW("nothing is left", SWITCH_OVER, .dirty_bytes = 0),
 	ROW("nothing is left, and there was much", SWITCH_OVER, .dirty_bytes = 0),
 	ROW("first pass not done", GO_ON, .first_pass_done = false),
 	ROW("first pass not done, and nothing dirty", GO_ON, .first_pass_done = false,
-	    .dirty_bytes = 0, .last_dirty_bytes = 0),
+	    .dirty_bytes = 0),
 	ROW("first pass not done, and stuck", GO_ON, .first_pass_done = false,
 	    .stuck_ns = 10 * PATIENCE, MUCH, POLICY(STOP)),
 
@@ -68,25 +67,28 @@ static const struct row rows[] = {
 	ROW("not settled, much, throttle", SLOW_DOWN, MUCH, POLICY(THROTTLE), .settled = false,
 	    .stuck_ns = PATIENCE),
 
-	/* It still falls fast: under three quarters of the tick before. */
-	ROW("still falling", GO_ON, .dirty_bytes = 75 * MIB - 1),
-	ROW("no longer falling", SWITCH_OVER, .dirty_bytes = 75 * MIB),
-	ROW("rising", SWITCH_OVER, .dirty_bytes = 200 * MIB),
+	/* It still falls, and sending the rest takes longer than the switchover itself. */
+	ROW("still falling", GO_ON, .stuck_ns = CONTROLLER_SETTLE_NS - 1),
+	ROW("no longer falling", SWITCH_OVER, .stuck_ns = CONTROLLER_SETTLE_NS),
+	ROW("still falling, but little to gain", SWITCH_OVER, .stuck_ns = 0,
+	    .fixed_cost_ns = 98 * NS_PER_MS),
+	ROW("still falling, a little more to gain", GO_ON, .stuck_ns = 0,
+	    .fixed_cost_ns = 97 * NS_PER_MS),
+	ROW("nothing left, just now", SWITCH_OVER, .dirty_bytes = 0, .stuck_ns = 0),
 
 	/* 1000 bytes at 1000 bytes/s are a second. */
-	ROW("prediction at the limit", SWITCH_OVER, .dirty_bytes = 1000, .last_dirty_bytes = 1000,
-	    .link_rate = 1000, .max_downtime_ns = NS_PER_S),
-	ROW("prediction a little over it", GO_ON, .dirty_bytes = 1000, .last_dirty_bytes = 1000,
-	    .link_rate = 1000, .max_downtime_ns = NS_PER_S - 1),
-	ROW("fixed cost counts", GO_ON, .dirty_bytes = 1000, .last_dirty_bytes = 1000,
-	    .link_rate = 1000, .max_downtime_ns = NS_PER_S, .fixed_cost_ns = 1),
-	ROW("fixed cost alone at the limit", SWITCH_OVER, .dirty_bytes = 0, .last_dirty_bytes = 0,
+	ROW("prediction at the limit", SWITCH_OVER, .dirty_bytes = 1000, .link_rate = 1000,
+	    .max_downtime_ns = NS_PER_S),
+	ROW("prediction a little over it", GO_ON, .dirty_bytes = 1000, .link_rate = 1000,
+	    .max_downtime_ns = NS_PER_S - 1),
+	ROW("fixed cost counts", GO_ON, .dirty_bytes = 1000, .link_rate = 1000,
+	    .max_downtime_ns = NS_PER_S, .fixed_cost_ns = 1),
+	ROW("fixed cost alone at the limit", SWITCH_OVER, .dirty_bytes = 0,
 	    .fixed_cost_ns = 300 * NS_PER_MS),
-	ROW("fixed cost alone over it", GO_ON, .dirty_bytes = 0, .last_dirty_bytes = 0,
+	ROW("fixed cost alone over it", GO_ON, .dirty_bytes = 0,
 	    .fixed_cost_ns = 300 * NS_PER_MS + 1),
 	ROW("rate not known", GO_ON, .link_rate = 0),
-	ROW("rate not known, nothing left", SWITCH_OVER, .link_rate = 0, .dirty_bytes = 0,
-	    .last_dirty_bytes = 0),
+	ROW("rate not known, nothing left", SWITCH_OVER, .link_rate = 0, .dirty_bytes = 0),
 
 	/* Divergence, after the patience only. */
 	ROW("patience, throttle", GO_ON, MUCH, POLICY(THROTTLE), .stuck_ns = PATIENCE - 1),
@@ -183,7 +185,6 @@ static void test_prediction_does_not_overflow(void **unused)
 	input.link_rate = 1;
 	for (unsigned bits = 20; bits <= 60; bits++) {
 		input.dirty_bytes = 1ull << bits;
-		input.last_dirty_bytes = 1ull << bits;
 		assert_true(controller_predict_downtime_ns(&input) >= 1000000 * NS_PER_S);
 		assert_int_equal(controller_decide(&input), DECISION_GO_ON);
 	}
