@@ -47,6 +47,7 @@ static void guest_init(struct guest *guest, uint64_t gib)
 		.hva = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
 			    0),
 		.memfd = -1,
+		.numa_node = -1,
 		.page_size_bytes = RAMLIFT_PAGE_BYTES,
 	};
 	if (guest->region.hva == MAP_FAILED ||

@@ -33,6 +33,7 @@ static void map_memory(struct endpoint_pair *pair)
 		.size_bytes = bytes,
 		.hva = hva,
 		.memfd = -1,
+		.numa_node = -1,
 		.page_size_bytes = RAMLIFT_PAGE_BYTES,
 	};
 	if (hva == MAP_FAILED ||

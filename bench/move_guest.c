@@ -58,6 +58,7 @@ void move_guest_init(struct move_guest *guest, const struct guest_shape *shape)
 		.size_bytes = shape->bytes,
 		.hva = hva,
 		.memfd = fd,
+		.numa_node = -1,
 		.page_size_bytes = shape->memory == GUEST_HUGETLB ? HUGE_BYTES : RAMLIFT_PAGE_BYTES,
 	};
 }
@@ -212,6 +213,7 @@ static int guest_create(void *context, const struct ramlift_guest_offer *offer,
 		return error_set(error, -EINVAL, "another guest was announced");
 	regions[0].hva = guest->region.hva;
 	regions[0].memfd = guest->region.memfd;
+	regions[0].numa_node = -1;
 	return 0;
 }
 

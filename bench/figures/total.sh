@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
-# A whole session of an idle guest with random memory, from the call to its return; beside QEMU's own migration of as much
+# A whole session of an idle guest with random memory, from its beginning until the guest runs there, with one lane, for QEMU has
+# one queue pair; beside QEMU's own migration of as much
 # memory by RDMA, both of memory that was touched before on both sides. QEMU's times are its own: total-time and downtime.
 
 about="A whole session: an idle guest's random memory, set-up included, beside QEMU's rdma:"
@@ -17,8 +18,8 @@ measure()
 {
 	local json kind
 
-	json=$(instrument move "" --mib "$mib" --prealloc) || return 1
-	sample ramlift ms "$(jq '.run_ns / 1e6' <<<"$json")"
+	json=$(instrument move "" --mib "$mib" --prealloc --lanes 1) || return 1
+	sample ramlift ms "$(jq '.source.session.elapsed_ns / 1e6' <<<"$json")"
 	sample ramlift.first-byte ms "$(jq '.first_post_ns / 1e6' <<<"$json")"
 	sample ramlift.downtime ms "$(jq '.source.session.downtime.total_ns / 1e6' <<<"$json")"
 	sample sync ms "$(jq '.sync_ns / 1e6' <<<"$json")"
