@@ -164,7 +164,7 @@ bars()
 		set boxwidth 0.7
 		set yrange [0:*]
 		set xrange [-0.6:$n - 0.4]
-		set xtics rotate by -30 noenhanced
+		set rmargin 12; set xtics rotate by -30 noenhanced
 		plot "$out/$figure.dat" using 1:3:xtic(2) with boxes notitle linecolor rgb "#4477aa", \
 			"" using 1:3:4:5 with yerrorbars notitle linecolor rgb "#222222" pointtype 0
 		GNUPLOT
