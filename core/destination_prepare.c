@@ -91,12 +91,7 @@ static int probe(struct ramlift_destination *destination, const struct ramlift_t
 				 "the source has %u rails, this side %u: name as many with --rails "
 				 "on both sides",
 				 destination->offer.n_rails, n_rails);
-	if (!config->n_rails)
-		return transport->probe(local, NULL, error);
-	if (!transport->probe_rails)
-		return error_set(error, -ENODEV, "rails are RDMA devices: they do not go with %s",
-				 transport->name);
-	return transport->probe_rails(config->rails, config->n_rails, error);
+	return rails_probe(transport, config->rails, config->n_rails, local, NULL, error);
 }
 
 /* The source's first choice that this side has, and can be reached by. */

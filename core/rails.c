@@ -1,8 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/rails.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+
+#include "core/error.h"
+
+int rails_probe(const struct ramlift_transport *transport, const char *const *rails,
+		unsigned n_rails, const struct sockaddr *local, const struct sockaddr *peer,
+		struct ramlift_error *error)
+{
+	if (!n_rails)
+		return transport->probe(local, peer, error);
+	if (!transport->probe_rails)
+		return error_set(error, -ENODEV, "rails are RDMA devices: they do not go with %s",
+				 transport->name);
+	return transport->probe_rails(rails, n_rails, error);
+}
 
 unsigned rails_of_node(int numa_node, const int *rail_nodes, unsigned n_rails)
 {

@@ -1,12 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which rails carry a region, and where a rail's lanes connect. Pure functions; no device is known
- * here. */
+/* Rails as the engine sees them: can they be had, which carry a region, where do their lanes
+ * connect. No device is known here. */
 #ifndef CORE_RAILS_H
 #define CORE_RAILS_H
 
 #include <sys/socket.h>
 
 #include "core/wire.h"
+
+/*
+ * Can this transport be used: with the rails that are named, or, where none is, at local or towards
+ * peer, of which one is NULL? 0, -ENODEV.
+ */
+int rails_probe(const struct ramlift_transport *transport, const char *const *rails,
+		unsigned n_rails, const struct sockaddr *local, const struct sockaddr *peer,
+		struct ramlift_error *error);
 
 /*
  * The rails, as bits, that carry memory of a NUMA node: those of the node itself; all of them where

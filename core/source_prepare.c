@@ -14,30 +14,18 @@
 
 #define IO_TIMEOUT_NS (5 * NS_PER_S)
 
-static int probe(struct ramlift_source *source, const struct ramlift_transport *transport,
-		 struct ramlift_error *error)
-{
-	const struct ramlift_source_config *config = &source->config;
-
-	if (!config->n_rails)
-		return transport->probe(NULL, (struct sockaddr *)&source->peer.socket, error);
-	if (!transport->probe_rails)
-		return error_set(error, -ENODEV, "rails are RDMA devices: they do not go with %s",
-				 transport->name);
-	return transport->probe_rails(config->rails, config->n_rails, error);
-}
-
 /* The offered transports that this host can use towards the peer; refuse when none is left. */
 static int usable_transports(struct ramlift_source *source, struct offer *offer,
 			     struct ramlift_error *error)
 {
 	const struct ramlift_source_config *config = &source->config;
+	const struct sockaddr *peer = (const struct sockaddr *)&source->peer.socket;
 
 	for (unsigned i = 0; i < config->n_transports; i++) {
 		const struct ramlift_transport *transport = config->transports[i];
 		struct ramlift_error why;
 
-		if (!probe(source, transport, &why))
+		if (!rails_probe(transport, config->rails, config->n_rails, NULL, peer, &why))
 			strncpy(offer->transports[offer->n_transports++], transport->name,
 				WIRE_MAX_TRANSPORT_NAME - 1);
 		else if (!error->code)
