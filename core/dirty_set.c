@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* What tidying saves is a look at a word; it need not be done each time. */
-#define FOLDS_TO_TIDY 16u
-
 int dirty_set_init(struct ramlift_dirty_sink *set, const struct ram *ram)
 {
 	uint64_t n_summary;
@@ -185,7 +182,5 @@ uint64_t dirty_set_fold(struct ramlift_dirty_sink *set)
 			n_pages += fold_summary(set, top * 64 + i, &n_fresh);
 	}
 	atomic_fetch_add(&set->added_pages, n_fresh);
-	if (set->n_folds++ % FOLDS_TO_TIDY == 0)
-		dirty_bitmap_tidy(&set->dirty);
 	return n_pages;
 }

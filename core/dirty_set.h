@@ -20,9 +20,8 @@ struct ramlift_dirty_sink {
 	const struct ram *ram;
 	struct dirty_bitmap incoming;
 	struct dirty_bitmap dirty;
-	_Atomic uint64_t *hot; /* a bit for each stripe; a hint, nothing depends on it */
-	uint64_t *hot_words;   /* which words of hot are not 0; fold's own */
-	unsigned n_folds;
+	_Atomic uint64_t *hot;	      /* a bit for each stripe; a hint, nothing depends on it */
+	uint64_t *hot_words;	      /* which words of hot are not 0; fold's own */
 	_Atomic uint64_t added_pages; /* that came into dirty, since init */
 };
 

@@ -22,7 +22,6 @@ struct source_rates {
 	uint64_t least_dirty_bytes; /* since streaming began or the guest was last slowed down */
 	uint64_t least_ns;	    /* when that was reached */
 	bool settled;		    /* all that was wanted has been usable, once */
-	bool first_pass_done;	    /* and lanes have been through */
 	double harvest_ns;	    /* how long a harvest takes */
 	uint64_t journal_ns;	    /* how long a line of the journal took */
 	double dirty_rate, send_rate, link_rate;

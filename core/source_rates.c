@@ -99,11 +99,7 @@ static bool first_pass_done(struct ramlift_source *source, bool settled)
 	struct source_rates *rates = &source->rates;
 
 	rates->settled |= settled;
-	if (!rates->first_pass_done && rates->settled && lanes_first_pass_done(source->lanes)) {
-		rates->first_pass_done = true;
-		dirty_bitmap_tidy(&source->set.dirty); /* of what the first pass has emptied */
-	}
-	return rates->first_pass_done;
+	return rates->settled && lanes_first_pass_done(source->lanes);
 }
 
 int source_tick(struct ramlift_source *source, struct decision_input *input,
@@ -119,6 +115,7 @@ int source_tick(struct ramlift_source *source, struct decision_input *input,
 	if (ret)
 		return ret;
 	new_pages = dirty_set_fold(&source->set);
+	dirty_bitmap_tidy(&source->set.dirty); /* here, and not in the downtime */
 	dirty_bytes = source_remaining_bytes(source);
 	if (dirty_bytes)
 		lanes_wake(source->lanes);

@@ -151,8 +151,8 @@ static void test_what_was_taken_does_not_come_back(void **unused)
 	ramlift_dirty_mark(&fixture.set, 1, 0, 64);
 	dirty_set_fold(&fixture.set);
 	assert_int_equal(take_all(&fixture.set.dirty), 64);
-	for (unsigned i = 0; i < 16; i++)
-		assert_int_equal(dirty_set_fold(&fixture.set), 0);
+	assert_int_equal(dirty_set_fold(&fixture.set), 0);
+	dirty_bitmap_tidy(&fixture.set.dirty);
 	assert_int_equal(dirty_pages(&fixture), 0);
 	/* Nor is there anything left to look at: both were tidied. */
 	assert_int_equal(dirty_bitmap_next(&fixture.set.dirty, 0, 3), 3);
@@ -404,8 +404,10 @@ static void *model_folder(void *argument)
 	struct actor *actor = argument;
 	struct model *model = actor->model;
 
-	while (atomic_load(&model->writers_left))
+	while (atomic_load(&model->writers_left)) {
 		dirty_set_fold(&model->fixture.set);
+		dirty_bitmap_tidy(&model->fixture.set.dirty);
+	}
 	dirty_set_fold(&model->fixture.set); /* the last harvest's */
 	atomic_store(&model->folding, false);
 	return NULL;
