@@ -347,7 +347,8 @@ int rdma_accept(struct rdma_cm_id *raw, struct rdma_conn_param *param)
 	peer = id->peer;
 	/* The token's receives must be there before the first write can come. */
 	assert(raw->qp && id->state != CONNECTED);
-	if (peer) {
+	/* A peer that gives up has no queue pair any more before it has no identifier. */
+	if (peer && peer->id.qp) {
 		fake_qp_connect(raw->qp, peer->id.qp);
 		id->state = CONNECTED;
 		peer->state = CONNECTED;
@@ -390,6 +391,8 @@ int rdma_create_qp(struct rdma_cm_id *raw, struct ibv_pd *pd, struct ibv_qp_init
 
 void rdma_destroy_qp(struct rdma_cm_id *raw)
 {
+	pthread_mutex_lock(&fake_lock);
 	fake_qp_free(raw->qp);
 	raw->qp = NULL;
+	pthread_mutex_unlock(&fake_lock);
 }
