@@ -13,8 +13,11 @@ void ramlift_destination_config_init(struct ramlift_destination_config *config)
 {
 	memset(config, 0, sizeof(*config));
 	config->register_threads = 2;
+	config->max_strangers = 16;
 	config->timeouts = (struct ramlift_timeouts){
 		.connect_ns = 10 * NS_PER_S,
+		.authenticate_ns = 5 * NS_PER_S,
+		.io_ns = 5 * NS_PER_S,
 		.heartbeat_ns = 4 * NS_PER_S,
 		.prepare_ns = 60 * NS_PER_S,
 		.hand_over_ns = 60 * NS_PER_S,

@@ -150,11 +150,63 @@ enum ramlift_pin {
 
 /* Times that bound a session's waits. All in ns, none may be 0. */
 struct ramlift_timeouts {
-	uint64_t connect_ns;   /* a control or lane connection */
+	uint64_t connect_ns;	  /* a control or lane connection */
+	uint64_t authenticate_ns; /* for a stranger to become a source: handshake and first word */
+	uint64_t io_ns;		  /* a completion, after which the lane counts as dead */
 	uint64_t heartbeat_ns; /* silence on the control channel after which the peer counts as dead
 				*/
 	uint64_t prepare_ns;   /* the destination creates the guest and registers its first slice */
 	uint64_t hand_over_ns; /* FINAL until PREPARED, digest included, and COMMIT until STARTED */
+};
+
+/*
+ * Who may be the other side, and that nobody else can listen or speak: TLS 1.3, mutually
+ * authenticated. Either tls_dir or psk_file. With neither, only a peer on the loopback is spoken
+ * to, unless insecure says that the network is trusted. The same goes for the lanes of the TCP
+ * transport; what RDMA writes carry is not encrypted (docs/security.md). What pointers point to
+ * must outlive the session.
+ */
+struct ramlift_security {
+	const char *tls_dir; /* ca.pem, cert.pem, key.pem (PEM; the key not readable by others) */
+	/*
+	 * With tls_dir: shell patterns (fnmatch(3)), one of which a name of the peer's certificate
+	 * must match (subject alternative names, or else its common name). None: a source wants the
+	 * name or address that it connects to, a destination takes everybody whom the CA has
+	 * certified.
+	 */
+	const char *const *allow;
+	unsigned n_allow;
+	const char *psk_file; /* one line, 64 hexadecimal digits: 256 bits that both sides share */
+	bool insecure;	      /* plaintext, with whoever it is */
+};
+
+/* Which side a guest belongs to. */
+enum ramlift_owner {
+	RAMLIFT_OWNER_UNKNOWN,	   /* nobody has said */
+	RAMLIFT_OWNER_SOURCE,	   /* it has not run at the destination and never will */
+	RAMLIFT_OWNER_DESTINATION, /* it runs there, or has run there */
+};
+
+#define RAMLIFT_SESSION_TEXT 33u /* a session's id in hexadecimal, with the final NUL */
+
+/* A guest that was handed over without an answer: what the source's journal says of it. */
+struct ramlift_doubt {
+	char guest[RAMLIFT_MAX_NAME];
+	char session[RAMLIFT_SESSION_TEXT];
+	uint32_t generation; /* counts the sessions of this guest at this source */
+	char peer[320];	     /* the destination, as the source was told it */
+	int64_t time_s;	     /* when COMMIT was written; seconds since 1970 */
+};
+
+/* Who takes part in a session. Empty strings where it is not known (yet). */
+struct ramlift_session_info {
+	char guest[RAMLIFT_MAX_NAME];
+	char session[RAMLIFT_SESSION_TEXT];
+	uint32_t generation;
+	char local[80], peer[80]; /* addresses of the control connection */
+	char peer_name[256]; /* whom the peer has proved to be: a certificate's name, "psk", or ""
+			      */
+	const char *protection; /* a static string: "tls-certificate", "tls-psk", "plaintext" */
 };
 
 struct ramlift_source_config {
@@ -196,10 +248,21 @@ struct ramlift_source_config {
 	uint64_t tick_ns;	   /* how often the controller harvests and decides */
 	const char *state_dir;	   /* where the journal of commits is kept; must exist */
 	struct ramlift_timeouts timeouts;
+	struct ramlift_security security;
 
 	/* Called on the thread of ramlift_source_run(), about every tick and at each change of
-	 * phase. May be NULL. */
+	 * phase. May be NULL, as the next two. */
 	void (*progress)(void *progress_context, const struct ramlift_stats *stats);
+	/* A check of the session was passed (failed: NULL) or not. check is a static word, such as
+	 * "security", "machine", "digest". */
+	void (*checked)(void *progress_context, const char *check,
+			const struct ramlift_error *failed);
+	/*
+	 * On the thread of ramlift_source_settle(), again and again while the guest is in doubt:
+	 * make sure that the destination never runs it (power, lease), or find out. May take long,
+	 * but not for ever. RAMLIFT_OWNER_UNKNOWN where it cannot tell.
+	 */
+	enum ramlift_owner (*fence)(void *progress_context, const struct ramlift_doubt *doubt);
 	void *progress_context;
 };
 
@@ -214,8 +277,16 @@ struct ramlift_destination_config {
 	unsigned n_rails;
 	unsigned register_threads;
 	bool on_demand_paging;
+	const char *state_dir;	/* where the journal is kept; must exist */
+	unsigned max_strangers; /* connections at once that have not proved to be a source */
 	struct ramlift_timeouts timeouts;
+	struct ramlift_security security;
 	void (*progress)(void *progress_context, const struct ramlift_stats *stats);
+	void (*checked)(void *progress_context, const char *check,
+			const struct ramlift_error *failed); /* as the source's */
+	/* A connection was refused before it became a session. On any thread. */
+	void (*turned_away)(void *progress_context, const char *peer,
+			    const struct ramlift_error *why);
 	void *progress_context;
 };
 
@@ -250,6 +321,45 @@ RAMLIFT_API int ramlift_source_new(const struct ramlift_source_config *config,
 RAMLIFT_API int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *error);
 
 /*
+ * After -EINPROGRESS: find out whose the guest is. Asks the destination again, with growing pauses,
+ * and the fence; blocks until one of them, or ramlift_source_resolve(), has said it. 0: the guest
+ * is the destination's; -EREMOTEIO: it never ran there, and runs here again. What is learnt is in
+ * the journal before it is acted on. -ECANCELED after ramlift_source_leave(): it is as much in
+ * doubt as before. -ENOSPC and the like: the journal cannot be written; call it again.
+ */
+RAMLIFT_API int ramlift_source_settle(struct ramlift_source *source, struct ramlift_error *error);
+
+/* An operator's word for ramlift_source_settle(), which acts on it; any thread. -EALREADY: it is
+ * settled already. */
+RAMLIFT_API int ramlift_source_resolve(struct ramlift_source *source, enum ramlift_owner owner);
+
+/* Let ramlift_source_settle() return, now and whenever it is called again. Any thread, and signal
+ * handlers. */
+RAMLIFT_API void ramlift_source_leave(struct ramlift_source *source);
+
+/* Who takes part. Any thread. */
+RAMLIFT_API void ramlift_source_info(struct ramlift_source *source,
+				     struct ramlift_session_info *info);
+
+/*
+ * The same doubt when the source's process is gone: what its journal in state_dir says of a guest.
+ * 0: it is in doubt; -ENOENT: it is not. -EBADMSG: the journal cannot be read.
+ */
+RAMLIFT_API int ramlift_doubt_read(const char *state_dir, const char *guest,
+				   struct ramlift_doubt *doubt, struct ramlift_error *error);
+
+/* Ask the destination once. 0: *owner is its word, RAMLIFT_OWNER_UNKNOWN if it does not know the
+ * session, or has not decided; else why it cannot be asked. */
+RAMLIFT_API int ramlift_doubt_ask(const struct ramlift_doubt *doubt,
+				  const struct ramlift_security *security,
+				  const struct ramlift_timeouts *timeouts,
+				  enum ramlift_owner *owner, struct ramlift_error *error);
+
+/* Write to the journal whose the guest is: it is no longer in doubt. */
+RAMLIFT_API int ramlift_doubt_resolve(const char *state_dir, const struct ramlift_doubt *doubt,
+				      enum ramlift_owner owner, struct ramlift_error *error);
+
+/*
  * Ask a running session to end. Any thread, and signal handlers; returns at once. -EALREADY: COMMIT
  * has been written, so the guest belongs to the destination.
  */
@@ -280,9 +390,17 @@ RAMLIFT_API uint16_t ramlift_destination_port(const struct ramlift_destination *
  * Wait for one session and receive its guest. Blocks until the guest runs here (0) or the session
  * has failed; then the guest has been discarded and the call may be made again. -ECANCELED after a
  * cancel.
+ *
+ * From ramlift_destination_new() to ramlift_destination_free(), whether this runs or not, sources
+ * that are in doubt are answered from the journal: keep the destination for as long as the guest
+ * runs here.
  */
 RAMLIFT_API int ramlift_destination_run(struct ramlift_destination *destination,
 					struct ramlift_error *error);
+
+/* Who takes part. Any thread. */
+RAMLIFT_API void ramlift_destination_info(struct ramlift_destination *destination,
+					  struct ramlift_session_info *info);
 
 /* Ask ramlift_destination_run() to end, now and whenever it is called again. Any thread, and signal
  * handlers. -EALREADY: COMMIT has been read. */

@@ -25,6 +25,8 @@ void ramlift_source_config_init(struct ramlift_source_config *config)
 	config->tick_ns = 20 * NS_PER_MS;
 	config->timeouts = (struct ramlift_timeouts){
 		.connect_ns = 10 * NS_PER_S,
+		.authenticate_ns = 5 * NS_PER_S,
+		.io_ns = 5 * NS_PER_S,
 		.heartbeat_ns = 4 * NS_PER_S,
 		.prepare_ns = 60 * NS_PER_S,
 		.hand_over_ns = 60 * NS_PER_S,

@@ -21,6 +21,10 @@ static const struct {
 	[MESSAGE_COMMIT] = { "COMMIT", 32 },
 	[MESSAGE_STARTED] = { "STARTED", 8 },
 	[MESSAGE_STREAM] = { "STREAM", WIRE_MAX_STREAM_BYTES + 8 },
+	[MESSAGE_LANE_LOST] = { "LANE_LOST", 2 },
+	[MESSAGE_LANE_FENCED] = { "LANE_FENCED", 2 },
+	[MESSAGE_ASK] = { "ASK", 128 },
+	[MESSAGE_ANSWER] = { "ANSWER", 1 },
 };
 
 const char *message_name(enum message_type type)
@@ -243,6 +247,61 @@ int abort_decode(const void *payload, uint32_t length_bytes, struct abort_messag
 	if (!code || code > 4095)
 		return -EPROTO;
 	abort->code = -(int)code;
+	return finish_reading(&reader);
+}
+
+void *lane_message_encode(const struct lane_message *message, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u16(&writer, message->lane);
+	return finish_writing(&writer, length_bytes);
+}
+
+int lane_message_decode(const void *payload, uint32_t length_bytes, struct lane_message *message)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	message->lane = get_u16(&reader);
+	return finish_reading(&reader);
+}
+
+void *ask_encode(const struct ask *ask, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put(&writer, ask->session_id, sizeof(ask->session_id));
+	put_u32(&writer, ask->generation);
+	put_string(&writer, ask->name);
+	return finish_writing(&writer, length_bytes);
+}
+
+int ask_decode(const void *payload, uint32_t length_bytes, struct ask *ask)
+{
+	struct reader reader = { payload, length_bytes, false };
+
+	get_bytes(&reader, ask->session_id, sizeof(ask->session_id));
+	ask->generation = get_u32(&reader);
+	get_string(&reader, ask->name, sizeof(ask->name));
+	return finish_reading(&reader);
+}
+
+void *answer_encode(const struct answer *answer, uint32_t *length_bytes)
+{
+	struct writer writer = { 0 };
+
+	put_u8(&writer, (uint8_t)answer->word);
+	return finish_writing(&writer, length_bytes);
+}
+
+int answer_decode(const void *payload, uint32_t length_bytes, struct answer *answer)
+{
+	struct reader reader = { payload, length_bytes, false };
+	unsigned word = get_u8(&reader);
+
+	if (word >= ANSWER_COUNT)
+		return -EPROTO;
+	answer->word = (enum answer_word)word;
 	return finish_reading(&reader);
 }
 

@@ -16,7 +16,7 @@
 #include "core/transport.h"
 
 #define WIRE_MAGIC	  0x52u
-#define WIRE_VERSION	  2u
+#define WIRE_VERSION	  3u
 #define WIRE_HEADER_BYTES 8u
 
 #define WIRE_MAX_MACHINE_BYTES	(64u << 10)
@@ -34,13 +34,17 @@ enum message_type {
 	MESSAGE_ABORT,	   /* either: the session has failed, and why */
 	MESSAGE_PING,	   /* either, answered by the channel itself */
 	MESSAGE_PONG,
-	MESSAGE_FINAL,	  /* source: everything is on its way; token, state, digest */
-	MESSAGE_PREPARED, /* destination: fenced and loaded, digest compared */
-	MESSAGE_COMMIT,	  /* source: the guest is yours */
-	MESSAGE_STARTED,  /* destination: it runs */
-	MESSAGE_STREAM,	  /* either: a piece of another program's stream that is carried */
-	MESSAGE_REGISTER, /* source: register this slice */
-	MESSAGE_RETIRE,	  /* source: no longer; nothing of it is in flight */
+	MESSAGE_FINAL,	     /* source: everything is on its way; token, state, digest */
+	MESSAGE_PREPARED,    /* destination: fenced and loaded, digest compared */
+	MESSAGE_COMMIT,	     /* source: the guest is yours */
+	MESSAGE_STARTED,     /* destination: it runs */
+	MESSAGE_STREAM,	     /* either: a piece of another program's stream that is carried */
+	MESSAGE_REGISTER,    /* source: register this slice */
+	MESSAGE_RETIRE,	     /* source: no longer; nothing of it is in flight */
+	MESSAGE_LANE_LOST,   /* source: this lane is dead; kill your end of it */
+	MESSAGE_LANE_FENCED, /* destination: nothing of that lane can arrive any more */
+	MESSAGE_ASK,	     /* source, in doubt, on a connection of its own: what became of it? */
+	MESSAGE_ANSWER,	     /* destination: this, and so it stays */
 	MESSAGE_TYPE_COUNT
 };
 
@@ -107,6 +111,28 @@ struct abort_message {
 	char text[sizeof(((struct ramlift_error *)0)->text)];
 };
 
+struct lane_message { /* LANE_LOST, LANE_FENCED */
+	uint16_t lane;
+};
+
+struct ask {
+	uint8_t session_id[SESSION_ID_BYTES];
+	uint32_t generation;
+	char name[RAMLIFT_MAX_NAME];
+};
+
+enum answer_word {
+	ANSWER_STARTED, /* the guest was started there */
+	ANSWER_NEVER,	/* it was not, and never will be */
+	ANSWER_PENDING, /* the session still lives there: ask again */
+	ANSWER_UNKNOWN, /* this journal does not know that session */
+	ANSWER_COUNT
+};
+
+struct answer {
+	enum answer_word word;
+};
+
 struct final {
 	uint64_t token;
 	bool verify;
@@ -161,6 +187,12 @@ void *slice_key_encode(const struct slice_key_message *message, uint32_t *length
 int slice_key_decode(const void *payload, uint32_t length_bytes, struct slice_key_message *message);
 void *abort_encode(const struct abort_message *abort, uint32_t *length_bytes);
 int abort_decode(const void *payload, uint32_t length_bytes, struct abort_message *abort);
+void *lane_message_encode(const struct lane_message *message, uint32_t *length_bytes);
+int lane_message_decode(const void *payload, uint32_t length_bytes, struct lane_message *message);
+void *ask_encode(const struct ask *ask, uint32_t *length_bytes);
+int ask_decode(const void *payload, uint32_t length_bytes, struct ask *ask);
+void *answer_encode(const struct answer *answer, uint32_t *length_bytes);
+int answer_decode(const void *payload, uint32_t length_bytes, struct answer *answer);
 void *final_encode(const struct final *final, uint32_t *length_bytes);
 int final_decode(const void *payload, uint32_t length_bytes, struct final *final);
 void *prepared_encode(const struct prepared *prepared, uint32_t *length_bytes);
