@@ -45,7 +45,8 @@ int stream_connect_lane(int fd, const uint8_t *secret, uint64_t deadline_ns, int
 int stream_accept_lane(int fd, const uint8_t *secret, uint64_t deadline_ns, int interrupt_fd,
 		       struct stream **stream, struct ramlift_error *error);
 
-/* A secret that only the two ends of this connection have, for one purpose. False: it is plain. */
+/* A secret that only the two ends of this connection have, for one purpose. False: it is plain, or
+ * there is no memory. */
 bool stream_secret(struct stream *stream, const char *purpose, uint8_t secret[STREAM_SECRET_BYTES]);
 
 /*
