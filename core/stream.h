@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "core/address.h"
 #include "core/ramlift.h"
@@ -57,6 +58,11 @@ int stream_send(struct stream *stream, const void *data, size_t n, uint64_t dead
 		int interrupt_fd);
 int stream_receive(struct stream *stream, void *data, size_t n, uint64_t deadline_ns,
 		   int interrupt_fd);
+
+/* As stream_send() of each of them, but in few and large records; the vectors are used up. Not for
+ * a plain stream. */
+int stream_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n,
+			uint64_t deadline_ns, int interrupt_fd);
 
 /* The socket below, to wait for, shut down, and ask for addresses. */
 int stream_fd(const struct stream *stream);

@@ -135,17 +135,12 @@ static int send_error(struct tcp_lane *lane, int code, struct ramlift_error *err
 	return error_set(error, -code, "lane %u broke: %s", lane->index, strerror(code));
 }
 
-static int send_encrypted(struct tcp_lane *lane, const struct iovec *vectors, unsigned n,
+static int send_encrypted(struct tcp_lane *lane, struct iovec *vectors, unsigned n,
 			  struct ramlift_error *error)
 {
-	for (unsigned i = 0; i < n; i++) {
-		int ret = stream_send(lane->stream, vectors[i].iov_base, vectors[i].iov_len,
-				      LANE_DEADLINE_NS, -1);
+	int ret = stream_send_vectors(lane->stream, vectors, n, LANE_DEADLINE_NS, -1);
 
-		if (ret)
-			return send_error(lane, ret == -ETIMEDOUT ? EAGAIN : -ret, error);
-	}
-	return 0;
+	return ret ? send_error(lane, ret == -ETIMEDOUT ? EAGAIN : -ret, error) : 0;
 }
 
 static int send_vectors(struct tcp_lane *lane, struct iovec *vectors, unsigned n,
