@@ -266,13 +266,13 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 static int begin_journal(struct ramlift_source *source, struct ramlift_error *error)
 {
 	uint64_t clock_ns = clock_now_ns(), again_ns;
-	int ret = source_note(source, "BEGIN", error);
+	int ret = source_note(source, JOURNAL_BEGIN, error);
 
 	source->rates.journal_ns = clock_lap_ns(&clock_ns);
 	if (ret || source->rates.journal_ns < source->config.max_downtime_ns / 4)
 		return ret;
 	/* The first line of a file costs more, and a disk may be busy for a moment. */
-	ret = source_note(source, "BEGIN", error);
+	ret = source_note(source, JOURNAL_BEGIN, error);
 	again_ns = clock_lap_ns(&clock_ns);
 	if (again_ns < source->rates.journal_ns)
 		source->rates.journal_ns = again_ns;
