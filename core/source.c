@@ -59,8 +59,8 @@ static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
 
 static bool timeouts_make_sense(const struct ramlift_timeouts *timeouts)
 {
-	return timeouts->connect_ns && timeouts->heartbeat_ns && timeouts->prepare_ns &&
-	       timeouts->hand_over_ns;
+	return timeouts->connect_ns && timeouts->authenticate_ns && timeouts->io_ns &&
+	       timeouts->heartbeat_ns && timeouts->prepare_ns && timeouts->hand_over_ns;
 }
 
 static int check_config(const struct ramlift_source_config *config, struct ramlift_error *error)
@@ -131,13 +131,17 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 		return error_set(error, -ENOMEM, "no memory for a session");
 	source->config = *config;
 	source->config.slice_bytes = slice_bytes_for(config);
-	ret = address_parse(config->to, 0, &source->peer, error);
+	ret = security_new(&config->security, &source->security, error);
 	if (ret)
 		goto free_source;
+	ret = address_parse(config->to, 0, &source->peer, error);
+	if (ret)
+		goto free_security;
+	address_host(config->to, source->host, sizeof(source->host));
 	ret = session_init(&source->session, SIDE_SOURCE);
 	if (ret) {
 		error_set(error, ret, "cannot make a session: %s", strerror(-ret));
-		goto free_source;
+		goto free_security;
 	}
 	source->session.progress = config->progress;
 	source->session.progress_context = config->progress_context;
@@ -165,6 +169,8 @@ fini_ram:
 	ram_fini(&source->ram);
 fini_session:
 	session_fini(&source->session);
+free_security:
+	security_free(source->security);
 free_source:
 	free(source);
 	return ret;
@@ -178,6 +184,7 @@ void ramlift_source_free(struct ramlift_source *source)
 	dirty_set_fini(&source->set);
 	ram_fini(&source->ram);
 	session_fini(&source->session);
+	security_free(source->security);
 	free(source);
 }
 

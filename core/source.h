@@ -32,6 +32,8 @@ struct ramlift_source {
 	struct session session;
 	struct ramlift_source_config config;
 	struct address peer;
+	char host[256]; /* the peer as it was named, without the port */
+	struct security *security;
 	struct ram ram;
 	struct ramlift_dirty_sink set;
 
