@@ -9,6 +9,7 @@
 
 #include "core/carried.h"
 #include "core/controller.h"
+#include "core/journal.h"
 #include "core/lanes.h"
 #include "core/pins.h"
 #include "core/session.h"
@@ -100,7 +101,8 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 uint64_t source_remaining_bytes(struct ramlift_source *source);
 
 /* A line in the guest's journal, synced. */
-int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error);
+int source_note(struct ramlift_source *source, enum journal_event event,
+		struct ramlift_error *error);
 
 /* Take the lanes' counters into the session's figures. */
 void source_collect_stats(struct ramlift_source *source);

@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 #include "core/source.h"
 
@@ -85,6 +86,7 @@ static int await_accept(struct ramlift_source *source, const struct offer *offer
 		return error_set(error, -EPROTO, "the destination's ACCEPT makes no sense");
 	source->transport = find_transport(&source->config, offer->transports[accept->transport]);
 	source->session.stats.transport = source->transport->name;
+	FAULT_POINT("source-accepted");
 	return 0;
 }
 
@@ -123,9 +125,11 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 		ret = connect_to_destination(source, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-connected");
 	ret = send_offer(source, &offer, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-offered");
 	return await_accept(source, &offer, accept, error);
 }
 
@@ -276,13 +280,13 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 static int begin_journal(struct ramlift_source *source, struct ramlift_error *error)
 {
 	uint64_t clock_ns = clock_now_ns(), again_ns;
-	int ret = source_note(source, "BEGIN", error);
+	int ret = source_note(source, JOURNAL_BEGIN, error);
 
 	source->rates.journal_ns = clock_lap_ns(&clock_ns);
 	if (ret || source->rates.journal_ns < source->config.max_downtime_ns / 4)
 		return ret;
 	/* The first line of a file costs more, and a disk may be busy for a moment. */
-	ret = source_note(source, "BEGIN", error);
+	ret = source_note(source, JOURNAL_BEGIN, error);
 	again_ns = clock_lap_ns(&clock_ns);
 	if (again_ns < source->rates.journal_ns)
 		source->rates.journal_ns = again_ns;
@@ -351,6 +355,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 	ret = connect_lanes(source, &params, peers, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-lanes-up");
 	assign_rails(source);
 	return start_streaming(source, accept->fresh, error);
 }
