@@ -19,7 +19,7 @@
 #define RECORD_BYTES SSL3_RT_MAX_PLAIN_LENGTH
 
 /* A key is good for about 2^24 of the largest records (RFC 8446, 5.5): change it long before. */
-#define KEY_BYTES (UINT64_C(1) << 30)
+#define KEY_BYTES (UINT64_C(256) << 20)
 
 /*
  * Where there is no TLS each side says so first, in eight bytes, and so does who refuses: then it
