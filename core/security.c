@@ -78,7 +78,8 @@ static bool parse_key(const char *text, uint8_t *key)
 		if (!isxdigit((unsigned char)text[i]))
 			return false;
 	}
-	if (text[KEY_DIGITS + strspn(text + KEY_DIGITS, "\r\n")])
+	if (strcmp(text + KEY_DIGITS, "") && strcmp(text + KEY_DIGITS, "\n") &&
+	    strcmp(text + KEY_DIGITS, "\r\n"))
 		return false;
 	for (unsigned i = 0; i < STREAM_SECRET_BYTES; i++)
 		key[i] = (uint8_t)(digit_value(text[2 * i]) << 4 | digit_value(text[2 * i + 1]));

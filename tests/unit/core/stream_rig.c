@@ -14,12 +14,14 @@ struct pki rig_ca;
 
 const char *rig_path(const char *name)
 {
-	static char paths[8][PATH_MAX];
-	static unsigned next;
-	char *path = paths[next++ % 8];
+	static char paths[32][PATH_MAX];
+	char path[PATH_MAX];
+	unsigned i = 0;
 
-	snprintf(path, PATH_MAX, "%s/%s", rig_directory, name);
-	return path;
+	snprintf(path, sizeof(path), "%s/%s", rig_directory, name);
+	while (paths[i][0] && strcmp(paths[i], path))
+		assert_true(++i < 32);
+	return strcpy(paths[i], path);
 }
 
 const char *rig_tls_dir(const char *name, const struct pki_words *words)

@@ -35,7 +35,7 @@ extern char rig_directory[];
 int rig_make(void **state);
 int rig_remove(void **state);
 
-/* A path in it; of the last eight calls each is good. */
+/* A path in it, which lasts. */
 const char *rig_path(const char *name);
 
 /* Made once: directories "source" and "destination" of the same CA, "stranger" of another, with the
