@@ -317,6 +317,7 @@ int security_new(const struct ramlift_security *config, struct security **result
 	security->allow = config->allow;
 	security->n_allow = config->n_allow;
 	ret = load(security, config, error);
+	ERR_clear_error(); /* what OpenSSL tried on the way */
 	if (ret) {
 		security_free(security);
 		return ret;

@@ -32,6 +32,7 @@ static void assert_accepted(const struct ramlift_security *config)
 
 	if (security_new(config, &security, &error))
 		fail_msg("%s", error.text);
+	assert_int_equal(ERR_peek_error(), 0);
 	security_free(security);
 }
 
