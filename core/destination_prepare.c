@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/destination.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 
 #define IO_TIMEOUT_NS (5 * NS_PER_S)
@@ -37,6 +38,7 @@ static int read_offer(struct ramlift_destination *destination, struct ramlift_er
 		return error_set(error, ret, "the OFFER cannot be read");
 	}
 	destination->offer_message = message;
+	FAULT_POINT("destination-offered");
 	return 0;
 }
 
@@ -145,6 +147,7 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 	if (ret)
 		return ret;
 	destination->has_guest = true;
+	FAULT_POINT("destination-created");
 	for (unsigned i = 0; i < offer->n_regions; i++) {
 		if (!regions[i].hva || regions[i].gpa != offer->regions[i].gpa ||
 		    regions[i].size_bytes != offer->regions[i].size_bytes)
@@ -250,6 +253,7 @@ int destination_prepare(struct ramlift_destination *destination, struct ramlift_
 		error);
 	if (ret)
 		return ret;
+	FAULT_POINT("destination-lanes-up");
 	registrar.transport = destination->transport;
 	registrar.endpoint = destination->endpoint;
 	registrar.n_slices = destination->ram.n_slices;

@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 #include "core/source.h"
 
@@ -87,6 +88,7 @@ static int await_accept(struct ramlift_source *source, const struct offer *offer
 		return error_set(error, -EPROTO, "the destination's ACCEPT makes no sense");
 	source->transport = find_transport(&source->config, offer->transports[accept->transport]);
 	source->session.stats.transport = source->transport->name;
+	FAULT_POINT("source-accepted");
 	return 0;
 }
 
@@ -113,9 +115,11 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 			   error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-connected");
 	ret = send_offer(source, &offer, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-offered");
 	return await_accept(source, &offer, accept, error);
 }
 
@@ -328,6 +332,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 					 &source->endpoint, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-lanes-up");
 	assign_rails(source);
 	return start_streaming(source, accept->fresh, error);
 }
