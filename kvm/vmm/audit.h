@@ -26,9 +26,9 @@ struct audit {
 	char directory[4096];
 	bool told; /* that it cannot be written */
 	uint64_t minute_ns;
-	unsigned n_refusals;	 /* in this minute */
+	unsigned n_refusals;	   /* in this minute */
 	unsigned long n_unwritten; /* refusals, since the last that was written */
-	json_t *checks;		 /* of the session that runs */
+	json_t *checks;		   /* of the session that runs */
 };
 
 void audit_init(struct audit *audit, const char *state_dir);
@@ -43,8 +43,8 @@ json_t *audit_who(const struct ucred *who);
 /* How a session ended. */
 struct audit_session {
 	bool incoming;
-	const char *guest; /* as the caller knows it, where info does not; may be NULL */
-	const char *peer;  /* likewise */
+	const char *guest;	      /* as the caller knows it, where info does not; may be NULL */
+	const char *peer;	      /* likewise */
 	const struct ucred *asked_by; /* NULL: nobody on this host */
 	struct ramlift_session_info info;
 	const struct ramlift_stats *stats;

@@ -99,9 +99,8 @@ static int tell_process(struct control_client *client, const struct arguments *a
 	bool as_wanted, source;
 	int ret;
 
-	ret = control_client_send(client,
-				  json_pack("{s:s, s:s}", "request", "resolve", "owner", wanted),
-				  error);
+	ret = control_client_send(
+		client, json_pack("{s:s, s:s}", "request", "resolve", "owner", wanted), error);
 	if (!ret)
 		ret = control_client_read(client, PATIENCE_MS, &answer, error);
 	if (ret)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `ramlift status`: ask the processes of this user's guests how they are, and the journals for guests
- * in doubt whose process has died. */
+/* `ramlift status`: ask the processes of this user's guests how they are, and the journals for
+ * guests in doubt whose process has died. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>

@@ -49,7 +49,8 @@ add_executable(ramlift
 	server_incoming.c
 	server_migration.c
 	server_migration_request.c
-	server_request.c)
+	server_request.c
+	session_audit.c)
 target_link_libraries(ramlift PRIVATE ramlift_flags ramlift_command ramlift_machine ramlift_qemu ramlift_static
 	PkgConfig::JANSSON)
 install(TARGETS ramlift)

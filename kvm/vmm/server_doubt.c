@@ -34,8 +34,8 @@ void server_doubt_begin(struct server *server)
 		return;
 	/* It has been written, but cannot be read now. */
 	ramlift_source_info(migration->source, &info);
-	migration->doubt = (struct ramlift_doubt){ .generation = info.generation,
-						   .time_s = time(NULL) };
+	migration->doubt =
+		(struct ramlift_doubt){ .generation = info.generation, .time_s = time(NULL) };
 	strcpy(migration->doubt.guest, server->place.name);
 	strcpy(migration->doubt.session, info.session);
 	snprintf(migration->doubt.peer, sizeof(migration->doubt.peer), "%s", migration->to);

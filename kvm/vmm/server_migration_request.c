@@ -156,7 +156,8 @@ static int take_security(const json_t *request, struct migration *migration,
 	if (!command)
 		return 0;
 	migration->fence_command = strdup(command);
-	return migration->fence_command ? 0 : error_set(error, -ENOMEM, "no memory for a migration");
+	return migration->fence_command ? 0
+					: error_set(error, -ENOMEM, "no memory for a migration");
 }
 
 static int fill_in_guest(struct server *server, struct migration *migration,
@@ -198,4 +199,3 @@ int migration_prepare(struct server *server, const json_t *request, struct migra
 		ret = fill_in_guest(server, migration, error);
 	return ret;
 }
-
