@@ -13,8 +13,6 @@
 #include "core/rails.h"
 #include "core/source.h"
 
-#define IO_TIMEOUT_NS (5 * NS_PER_S)
-
 /* The offered transports that this host can use towards the peer; refuse when none is left. */
 static int usable_transports(struct ramlift_source *source, struct offer *offer,
 			     struct ramlift_error *error)
@@ -92,18 +90,15 @@ static int await_accept(struct ramlift_source *source, const struct offer *offer
 	return 0;
 }
 
-int source_preflight(struct ramlift_source *source, struct accept *accept,
-		     struct ramlift_error *error)
+static int connect_to_destination(struct ramlift_source *source, struct ramlift_error *error)
 {
-	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
-	struct offer offer = { 0 };
+	const struct ramlift_timeouts *timeouts = &source->config.timeouts;
+	int cancel_fd = source->session.cancel_fd;
+	struct stream *stream;
 	int fd, ret;
 
-	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
-	ret = usable_transports(source, &offer, error);
-	if (ret)
-		return ret;
-	ret = address_connect(&source->peer, deadline_ns, source->session.cancel_fd, &fd, error);
+	ret = address_connect(&source->peer, clock_now_ns() + timeouts->connect_ns, cancel_fd, &fd,
+			      error);
 	if (ret == -ECONNREFUSED)
 		error_set(error, ret,
 			  "%s refused the connection: is 'ramlift %sreceive' running there, on "
@@ -111,8 +106,23 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 			  source->peer.text, source->carried ? "qemu " : "");
 	if (ret)
 		return ret;
-	ret = channel_open(fd, source->config.timeouts.heartbeat_ns, &source->session.channel,
-			   error);
+	ret = stream_connect(fd, source->security, source->host,
+			     clock_now_ns() + timeouts->authenticate_ns, cancel_fd, &stream, error);
+	if (ret)
+		return ret;
+	return channel_open(stream, timeouts->heartbeat_ns, &source->session.channel, error);
+}
+
+int source_preflight(struct ramlift_source *source, struct accept *accept,
+		     struct ramlift_error *error)
+{
+	struct offer offer = { 0 };
+	int ret;
+
+	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
+	ret = usable_transports(source, &offer, error);
+	if (!ret)
+		ret = connect_to_destination(source, error);
 	if (ret)
 		return ret;
 	FAULT_POINT("source-connected");
@@ -270,13 +280,13 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 static int begin_journal(struct ramlift_source *source, struct ramlift_error *error)
 {
 	uint64_t clock_ns = clock_now_ns(), again_ns;
-	int ret = source_note(source, "BEGIN", error);
+	int ret = source_note(source, JOURNAL_BEGIN, error);
 
 	source->rates.journal_ns = clock_lap_ns(&clock_ns);
 	if (ret || source->rates.journal_ns < source->config.max_downtime_ns / 4)
 		return ret;
 	/* The first line of a file costs more, and a disk may be busy for a moment. */
-	ret = source_note(source, "BEGIN", error);
+	ret = source_note(source, JOURNAL_BEGIN, error);
 	again_ns = clock_lap_ns(&clock_ns);
 	if (again_ns < source->rates.journal_ns)
 		source->rates.journal_ns = again_ns;
@@ -309,7 +319,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		.slices = source->ram.slices,
 		.n_slices = source->ram.n_slices,
 		.interrupt_fd = source->session.cancel_fd,
-		.io_timeout_ns = IO_TIMEOUT_NS,
+		.io_timeout_ns = source->config.timeouts.io_ns,
 	};
 	struct sockaddr_storage peers[RAMLIFT_MAX_RAILS];
 	int ret;

@@ -169,7 +169,7 @@ static int await_started(struct ramlift_source *source, struct ramlift_error *er
 	if (ret == -EREMOTEIO) {
 		/* Its own word: the guest has not run there and never will. So it is ours again. */
 		*error = why;
-		source_note(source, "REFUSED", NULL);
+		source_note(source, JOURNAL_REFUSED, NULL);
 		return ret;
 	}
 	if (ret)
@@ -197,9 +197,9 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 	ret = session_commit(&source->session, error);
 	if (!ret) {
 		FAULT_POINT("source-before-commit");
-		ret = source_note(source, "COMMIT", error);
+		ret = source_note(source, JOURNAL_COMMIT, error);
 		if (ret) /* the line may be there all the same, and the guest stays here */
-			source_note(source, "REFUSED", NULL);
+			source_note(source, JOURNAL_REFUSED, NULL);
 	}
 	if (ret) {
 		free(payload);
@@ -287,6 +287,6 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 		   downtime->load_ns + downtime->start_ns;
 	downtime->commit_ns = downtime->total_ns > parts_ns ? downtime->total_ns - parts_ns : 0;
 	source->session.stats.bytes_remaining = 0;
-	source_note(source, "STARTED", NULL); /* for the record only: the guest runs there */
+	source_note(source, JOURNAL_STARTED, NULL); /* for the record only: the guest runs there */
 	return 0;
 }
