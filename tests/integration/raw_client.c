@@ -78,7 +78,9 @@ static int replay(struct stream *stream, char **words, struct ramlift_error *err
 		.n_transports = 1,
 		.transports = { "tcp" },
 		.n_regions = 1,
-		.regions = { { .size_bytes = 64u << 20, .page_size_bytes = 4096, .numa_node = -1 } },
+		.regions = { { .size_bytes = 64u << 20,
+			       .page_size_bytes = 4096,
+			       .numa_node = -1 } },
 	};
 	struct channel *channel;
 	uint32_t length;
