@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/destination.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 
 static int probe(struct ramlift_destination *destination, const struct ramlift_transport *transport,
@@ -78,6 +79,7 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 	if (ret)
 		return ret;
 	destination->has_guest = true;
+	FAULT_POINT("destination-created");
 	for (unsigned i = 0; i < offer->n_regions; i++) {
 		if (!regions[i].hva || regions[i].gpa != offer->regions[i].gpa ||
 		    regions[i].size_bytes != offer->regions[i].size_bytes)
@@ -185,6 +187,7 @@ int destination_prepare(struct ramlift_destination *destination, struct ramlift_
 		error);
 	if (session_checked(session, "lanes", ret, error))
 		return ret;
+	FAULT_POINT("destination-lanes-up");
 	registrar.transport = destination->transport;
 	registrar.endpoint = destination->endpoint;
 	registrar.n_slices = destination->ram.n_slices;

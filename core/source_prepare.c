@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 #include "core/source.h"
 
@@ -85,6 +86,7 @@ static int await_accept(struct ramlift_source *source, const struct offer *offer
 		return error_set(error, -EPROTO, "the destination's ACCEPT makes no sense");
 	source->transport = find_transport(&source->config, offer->transports[accept->transport]);
 	source->session.stats.transport = source->transport->name;
+	FAULT_POINT("source-accepted");
 	return 0;
 }
 
@@ -125,9 +127,11 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 		ret = connect_to_destination(source, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-connected");
 	ret = send_offer(source, &offer, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-offered");
 	ret = await_accept(source, &offer, accept, error);
 	return session_checked(&source->session, "protocol", ret, error);
 }
@@ -320,6 +324,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 					 &source->endpoint, error);
 	if (session_checked(&source->session, "lanes", ret, error))
 		return ret;
+	FAULT_POINT("source-lanes-up");
 	assign_rails(source);
 	return start_streaming(source, accept->fresh, error);
 }

@@ -17,6 +17,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/source.h"
 
 #define LEAST_TICK_NS	  (2 * NS_PER_MS)
@@ -190,6 +191,7 @@ static int stream(struct ramlift_source *source, struct ramlift_error *error)
 		if (ret)
 			return ret;
 		session_publish(&source->session);
+		FAULT_POINT("source-streaming");
 		if (decision == DECISION_SWITCH_OVER)
 			return 0;
 		if (decision == DECISION_GIVE_UP)

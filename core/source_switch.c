@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/digest.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/source.h"
 
 #define LISTEN_EVERY_NS	  (50 * NS_PER_MS) /* to see that a registration failed */
@@ -31,6 +32,7 @@ static int pause_and_harvest(struct ramlift_source *source, uint64_t *clock_ns,
 	stats->downtime.pause_ns = clock_lap_ns(clock_ns);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-paused");
 	if (source->limit_pages_per_s)
 		ret = config->dirty_source_ops->limit(config->dirty_source, 0, error);
 	if (!ret)
@@ -141,6 +143,7 @@ static int await_prepared(struct ramlift_source *source, const struct final *fin
 	stats->downtime.fence_ns = prepared.fence_ns;
 	stats->downtime.load_ns = prepared.load_ns;
 	stats->downtime.verify_ns += prepared.verify_ns;
+	FAULT_POINT("source-prepared");
 	return 0;
 }
 
@@ -175,6 +178,7 @@ static int await_started(struct ramlift_source *source, struct ramlift_error *er
 	}
 	if (ret)
 		return in_doubt(source, &why, error);
+	FAULT_POINT("source-started");
 	ret = started_decode(message->payload, message->length_bytes, &started);
 	free(message);
 	if (!ret)
@@ -196,6 +200,7 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 		return error_set(error, -ENOMEM, "no memory for the message COMMIT");
 	ret = session_commit(&source->session, error);
 	if (!ret) {
+		FAULT_POINT("source-before-commit");
 		ret = source_note(source, JOURNAL_COMMIT, error);
 		if (session_checked(&source->session, "journal", ret,
 				    error)) /* the line may be there all the same, and the guest
@@ -207,8 +212,10 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 		return ret;
 	}
 	session_enter(&source->session, RAMLIFT_PHASE_COMMITTED);
+	FAULT_POINT("source-after-commit");
 	if (channel_send_owned(source->session.channel, MESSAGE_COMMIT, payload, length, &why))
 		return in_doubt(source, &why, error);
+	FAULT_POINT("source-commit-sent");
 	return await_started(source, error);
 }
 
@@ -253,6 +260,7 @@ static int hand_over(struct ramlift_source *source, const struct final *final,
 	session_enter(&source->session, RAMLIFT_PHASE_HAND_OVER);
 	payload = final_encode(final, &length);
 	ret = channel_send_owned(source->session.channel, MESSAGE_FINAL, payload, length, error);
+	FAULT_POINT("source-final-sent");
 	if (!ret)
 		ret = await_prepared(source, final, error);
 	if (!ret && source->carried)
