@@ -32,8 +32,8 @@ static int check_config(const struct ramlift_destination_config *config,
 	if (!ops || !ops->create || !ops->discard || !ops->load_state || !ops->resume)
 		return error_set(error, -EINVAL, "a call of the guest is missing");
 	if (!config->n_transports || !config->register_threads || !config->listen ||
-	    !config->timeouts.connect_ns || !config->timeouts.heartbeat_ns ||
-	    !config->timeouts.hand_over_ns)
+	    !config->timeouts.connect_ns || !config->timeouts.io_ns ||
+	    !config->timeouts.heartbeat_ns || !config->timeouts.hand_over_ns)
 		return error_set(
 			error, -EINVAL,
 			"an address, a transport, a timeout or the number of threads is missing");

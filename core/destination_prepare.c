@@ -14,7 +14,6 @@
 #include "core/error.h"
 #include "core/rails.h"
 
-#define IO_TIMEOUT_NS (5 * NS_PER_S)
 #define FIRST_WORD_NS (5 * NS_PER_S) /* for a stranger to become a source */
 /* When a connection went away again, or descriptors are short. */
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
@@ -173,7 +172,7 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 		.slices = destination->ram.slices,
 		.n_slices = destination->ram.n_slices,
 		.interrupt_fd = destination->session.cancel_fd,
-		.io_timeout_ns = IO_TIMEOUT_NS,
+		.io_timeout_ns = destination->config.timeouts.io_ns,
 	};
 
 	int ret;

@@ -58,8 +58,8 @@ static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
 
 static bool timeouts_make_sense(const struct ramlift_timeouts *timeouts)
 {
-	return timeouts->connect_ns && timeouts->heartbeat_ns && timeouts->prepare_ns &&
-	       timeouts->hand_over_ns;
+	return timeouts->connect_ns && timeouts->io_ns && timeouts->heartbeat_ns &&
+	       timeouts->prepare_ns && timeouts->hand_over_ns;
 }
 
 static int check_config(const struct ramlift_source_config *config, struct ramlift_error *error)

@@ -89,8 +89,9 @@ static int stop_and_copy(struct ramlift_source *source, struct final *final, voi
 	ret = pause_and_harvest(source, clock_ns, error);
 	if (ret)
 		return ret;
-	memcpy(&final->token, source->session.id, sizeof(final->token));
-	lanes_finish(source->lanes, final->token);
+	final->n_lanes = source_n_lanes(config);
+	memcpy(final->tokens, source->tokens, sizeof(final->tokens));
+	lanes_finish(source->lanes, final->tokens);
 	ret = config->guest_ops->save_state(config->guest, state, &state_bytes, error);
 	downtime->save_ns = clock_lap_ns(clock_ns);
 	if (ret)

@@ -172,9 +172,18 @@ static void pair_fini(struct pair *pair)
 	side_fini(&pair->destination);
 }
 
+static const uint64_t *all(uint64_t token)
+{
+	static uint64_t tokens[RAMLIFT_MAX_LANES];
+
+	for (unsigned i = 0; i < RAMLIFT_MAX_LANES; i++)
+		tokens[i] = token;
+	return tokens;
+}
+
 static int await_tokens(struct pair *pair, uint64_t token, struct ramlift_error *error)
 {
-	return tcp()->await_tokens(pair->destination.endpoint, token, LONG_NS, error);
+	return tcp()->await_tokens(pair->destination.endpoint, all(token), LONG_NS, error);
 }
 
 /* ---- a pair ---- */
@@ -304,7 +313,7 @@ static void test_tokens(void **unused)
 	pair_init(&pair, 3);
 	assert_int_equal(tcp()->token(pair.source.endpoint, 0, TOKEN, NULL), 0);
 	assert_int_equal(tcp()->token(pair.source.endpoint, 2, TOKEN, NULL), 0);
-	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, TOKEN,
+	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, all(TOKEN),
 					     clock_now_ns() + 50 * NS_PER_MS, &error),
 			 -ETIMEDOUT);
 	assert_non_null(strstr(error.text, "lane 1")); /* the one that is missing */
@@ -498,7 +507,7 @@ static void test_waits_are_interrupted(void **unused)
 	(void)unused;
 	pair_init(&pair, 2);
 	assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, &pair.destination), 0);
-	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, TOKEN,
+	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, all(TOKEN),
 					     clock_now_ns() + 5 * NS_PER_S, &error),
 			 -ECANCELED);
 	pthread_join(thread, NULL);

@@ -96,7 +96,8 @@ static void test_abort(void **state)
 	assert_int_equal(transport->drain(pair.source, 0, NULL), -ECANCELED);
 	assert_int_equal(transport->token(pair.source, 0, 1, NULL), -ECANCELED);
 	transport->abort(pair.destination);
-	assert_int_equal(transport->await_tokens(pair.destination, 1, pair_within_ms(5000), NULL),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(1),
+						 pair_within_ms(5000), NULL),
 			 -ECANCELED);
 	pair_fini(&pair);
 }
@@ -169,8 +170,8 @@ static void test_peer_goes(void **state)
 	pair_open(&pair);
 	transport->close(pair.source);
 	pair.source = NULL;
-	assert_int_equal(transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000),
-						 &pair.destination_error),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), &pair.destination_error),
 			 -EIO);
 	assert_non_null(strstr(pair.destination_error.text, "closed the connection"));
 	assert_int_equal(transport->fence(pair.destination, NULL), 0);
@@ -249,8 +250,8 @@ static void *run_destination(void *argument)
 	int ret = transport->accept(pair->destination, pair_within_ms(1000), error);
 
 	if (!ret)
-		ret = transport->await_tokens(pair->destination, PAIR_TOKEN, pair_within_ms(1000),
-					      error);
+		ret = transport->await_tokens(pair->destination, pair_tokens(PAIR_TOKEN),
+					      pair_within_ms(1000), error);
 	if (!ret)
 		ret = transport->fence(pair->destination, error);
 	if (ret)
