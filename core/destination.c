@@ -32,8 +32,9 @@ static int check_config(const struct ramlift_destination_config *config,
 	if (!ops || !ops->create || !ops->discard || !ops->load_state || !ops->resume)
 		return error_set(error, -EINVAL, "a call of the guest is missing");
 	if (!config->n_transports || !config->register_threads || !config->listen ||
-	    !config->timeouts.connect_ns || !config->timeouts.io_ns ||
-	    !config->timeouts.heartbeat_ns || !config->timeouts.hand_over_ns)
+	    !config->timeouts.connect_ns || !config->timeouts.authenticate_ns ||
+	    !config->timeouts.io_ns || !config->timeouts.heartbeat_ns ||
+	    !config->timeouts.hand_over_ns)
 		return error_set(
 			error, -EINVAL,
 			"an address, a transport, a timeout or the number of threads is missing");
@@ -53,12 +54,14 @@ int ramlift_destination_new(const struct ramlift_destination_config *config,
 	if (!destination)
 		return error_set(error, -ENOMEM, "no memory for a session");
 	destination->config = *config;
+	ret = security_new(&config->security, &destination->security, error);
+	if (ret)
+		goto free_destination;
 	ret = address_parse(config->listen, 1, &destination->local, error);
+	if (!ret)
+		ret = address_listen(&destination->local, &destination->listen_fd, error);
 	if (ret)
-		goto free_destination;
-	ret = address_listen(&destination->local, &destination->listen_fd, error);
-	if (ret)
-		goto free_destination;
+		goto free_security;
 	ret = address_of_socket(destination->listen_fd, &destination->local);
 	if (!ret)
 		ret = session_init(&destination->session, SIDE_DESTINATION);
@@ -73,6 +76,8 @@ int ramlift_destination_new(const struct ramlift_destination_config *config,
 
 close_listener:
 	close(destination->listen_fd);
+free_security:
+	security_free(destination->security);
 free_destination:
 	free(destination);
 	return ret;
@@ -99,5 +104,6 @@ void ramlift_destination_free(struct ramlift_destination *destination)
 		return;
 	session_fini(&destination->session);
 	close(destination->listen_fd);
+	security_free(destination->security);
 	free(destination);
 }

@@ -19,6 +19,7 @@ struct ramlift_destination {
 	struct ramlift_destination_config config;
 	struct address local;
 	int listen_fd;
+	struct security *security;
 
 	const struct carried_ops *carried; /* when another program's migration is carried */
 

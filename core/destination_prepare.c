@@ -12,22 +12,23 @@
 #include "core/clock.h"
 #include "core/destination.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 
-#define FIRST_WORD_NS (5 * NS_PER_S) /* for a stranger to become a source */
 /* When a connection went away again, or descriptors are short. */
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 
 #define NO_CANCEL_DEADLINE UINT64_MAX
 
 /* Read the first message of a connection. It must be an OFFER that can be read. */
-static int read_offer(struct ramlift_destination *destination, struct ramlift_error *error)
+static int read_offer(struct ramlift_destination *destination, uint64_t deadline_ns,
+		      struct ramlift_error *error)
 {
 	struct message *message;
 	int ret;
 
-	ret = session_receive(&destination->session, clock_now_ns() + FIRST_WORD_NS,
-			      "waiting for an OFFER", &message, error);
+	ret = session_receive(&destination->session, deadline_ns, "waiting for an OFFER", &message,
+			      error);
 	if (ret)
 		return ret;
 	ret = offer_decode(message->payload, message->length_bytes, &destination->offer);
@@ -36,6 +37,7 @@ static int read_offer(struct ramlift_destination *destination, struct ramlift_er
 		return error_set(error, ret, "the OFFER cannot be read");
 	}
 	destination->offer_message = message;
+	FAULT_POINT("destination-offered");
 	return 0;
 }
 
@@ -44,6 +46,26 @@ static void turn_away(struct ramlift_destination *destination, const struct raml
 	session_send_abort(&destination->session, error);
 	channel_close(destination->session.channel);
 	destination->session.channel = NULL;
+}
+
+/* Until the deadline a stranger may prove to be a source. */
+static int hear_stranger(struct ramlift_destination *destination, int fd,
+			 struct ramlift_error *error)
+{
+	const struct ramlift_timeouts *timeouts = &destination->config.timeouts;
+	uint64_t deadline_ns = clock_now_ns() + timeouts->authenticate_ns;
+	struct stream *stream;
+	int ret;
+
+	ret = stream_accept(fd, destination->security, deadline_ns, destination->session.cancel_fd,
+			    &stream, error);
+	if (!ret)
+		ret = channel_open(stream, timeouts->heartbeat_ns, &destination->session.channel,
+				   error);
+	if (ret)
+		return ret;
+	destination->session.phase = RAMLIFT_PHASE_PREFLIGHT;
+	return read_offer(destination, deadline_ns, error);
 }
 
 int destination_await_source(struct ramlift_destination *destination, struct ramlift_error *error)
@@ -66,12 +88,7 @@ int destination_await_source(struct ramlift_destination *destination, struct ram
 			clock_sleep_until(clock_now_ns() + ACCEPT_PAUSE_NS);
 			continue;
 		}
-		ret = channel_open(fd, destination->config.timeouts.heartbeat_ns,
-				   &destination->session.channel, error);
-		if (ret)
-			return ret;
-		destination->session.phase = RAMLIFT_PHASE_PREFLIGHT;
-		ret = read_offer(destination, &stranger);
+		ret = hear_stranger(destination, fd, &stranger);
 		if (!ret)
 			return 0;
 		turn_away(destination, &stranger);
@@ -144,6 +161,7 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 	if (ret)
 		return ret;
 	destination->has_guest = true;
+	FAULT_POINT("destination-created");
 	for (unsigned i = 0; i < offer->n_regions; i++) {
 		if (!regions[i].hva || regions[i].gpa != offer->regions[i].gpa ||
 		    regions[i].size_bytes != offer->regions[i].size_bytes)
@@ -172,7 +190,7 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 		.slices = destination->ram.slices,
 		.n_slices = destination->ram.n_slices,
 		.interrupt_fd = destination->session.cancel_fd,
-		.io_timeout_ns = destination->config.timeouts.io_ns,
+		.io_timeout_ns = config->timeouts.io_ns,
 	};
 
 	int ret;
@@ -249,6 +267,7 @@ int destination_prepare(struct ramlift_destination *destination, struct ramlift_
 		error);
 	if (ret)
 		return ret;
+	FAULT_POINT("destination-lanes-up");
 	registrar.transport = destination->transport;
 	registrar.endpoint = destination->endpoint;
 	registrar.n_slices = destination->ram.n_slices;

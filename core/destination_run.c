@@ -20,6 +20,7 @@
 #include "core/destination.h"
 #include "core/digest.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 
 #define STREAM_POLL_NS (200 * NS_PER_MS)
 
@@ -111,6 +112,7 @@ static int stream(struct ramlift_destination *destination, struct message **fina
 		ret = registrar_check(destination->registrar, error);
 		if (ret)
 			return ret;
+		FAULT_POINT("destination-streaming");
 		if (clock_now_ns() >= publish_ns) {
 			session_publish(&destination->session);
 			publish_ns = clock_now_ns() + STREAM_POLL_NS;
@@ -129,6 +131,7 @@ static int complete_ram(struct ramlift_destination *destination, const struct fi
 						   deadline_ns, error);
 	if (!ret)
 		ret = destination->transport->fence(destination->endpoint, error);
+	FAULT_POINT("destination-fenced");
 	prepared->fence_ns = clock_lap_ns(clock_ns);
 	if (ret || !final->verify)
 		return ret;
@@ -162,6 +165,7 @@ static int take_over(struct ramlift_destination *destination, const struct messa
 	struct final final;
 	int ret;
 
+	FAULT_POINT("destination-final");
 	if (final_decode(message->payload, message->length_bytes, &final) ||
 	    !lanes_match(destination, &final))
 		return error_set(error, -EPROTO, "the source's FINAL makes no sense");
@@ -170,6 +174,7 @@ static int take_over(struct ramlift_destination *destination, const struct messa
 		return ret;
 	ret = config->guest_ops->load_state(config->guest, final.state, final.state_bytes, error);
 	prepared->load_ns = clock_lap_ns(&clock_ns);
+	FAULT_POINT("destination-loaded");
 	return ret;
 }
 
@@ -205,6 +210,7 @@ static int start_guest(struct ramlift_destination *destination, struct ramlift_e
 	ret = config->guest_ops->resume(config->guest, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("destination-running");
 	started.start_ns = clock_now_ns() - begin_ns;
 	payload = started_encode(&started, &length);
 	/* The guest runs: whether the source hears of it or stays in doubt changes nothing here. */
@@ -229,8 +235,10 @@ static int hand_over(struct ramlift_destination *destination, const struct messa
 	payload = prepared_encode(&prepared, &length);
 	ret = channel_send_owned(destination->session.channel, MESSAGE_PREPARED, payload, length,
 				 error);
+	FAULT_POINT("destination-prepared");
 	if (!ret)
 		ret = await_commit(destination, error);
+	FAULT_POINT("destination-committed");
 	if (!ret)
 		ret = start_guest(destination, error);
 	return ret;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -58,17 +59,16 @@ static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
 
 static bool timeouts_make_sense(const struct ramlift_timeouts *timeouts)
 {
-	return timeouts->connect_ns && timeouts->io_ns && timeouts->heartbeat_ns &&
-	       timeouts->prepare_ns && timeouts->hand_over_ns;
+	return timeouts->connect_ns && timeouts->authenticate_ns && timeouts->io_ns &&
+	       timeouts->heartbeat_ns && timeouts->prepare_ns && timeouts->hand_over_ns;
 }
 
 static int check_config(const struct ramlift_source_config *config, struct ramlift_error *error)
 {
-	if (!config->guest_name || !config->guest_name[0] ||
-	    strlen(config->guest_name) >= RAMLIFT_MAX_NAME || strchr(config->guest_name, '/'))
+	if (!config->guest_name || !journal_name_fits(config->guest_name))
 		return error_set(error, -EINVAL,
 				 "the guest needs a name of 1 to %u characters, "
-				 "without a slash",
+				 "without a slash, and no dot at the start",
 				 RAMLIFT_MAX_NAME - 1);
 	if (!config->guest_ops || !config->guest_ops->pause || !config->guest_ops->resume ||
 	    !config->guest_ops->save_state || !config->dirty_source_ops ||
@@ -93,6 +93,8 @@ static int check_config(const struct ramlift_source_config *config, struct ramli
 	if (!config->state_dir || !config->to)
 		return error_set(error, -EINVAL,
 				 "the destination or the state directory is missing");
+	if (strlen(config->to) >= JOURNAL_MAX_PEER)
+		return error_set(error, -EINVAL, "the destination's name is too long");
 	for (unsigned i = 0; i < config->n_regions && i < RAMLIFT_MAX_REGIONS; i++) {
 		if (!config->regions[i].hva ||
 		    (uintptr_t)config->regions[i].hva % RAMLIFT_PAGE_BYTES)
@@ -129,13 +131,17 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 		return error_set(error, -ENOMEM, "no memory for a session");
 	source->config = *config;
 	source->config.slice_bytes = slice_bytes_for(config);
-	ret = address_parse(config->to, 0, &source->peer, error);
+	ret = security_new(&config->security, &source->security, error);
 	if (ret)
 		goto free_source;
+	ret = address_parse(config->to, 0, &source->peer, error);
+	if (ret)
+		goto free_security;
+	address_host(config->to, source->host, sizeof(source->host));
 	ret = session_init(&source->session, SIDE_SOURCE);
 	if (ret) {
 		error_set(error, ret, "cannot make a session: %s", strerror(-ret));
-		goto free_source;
+		goto free_security;
 	}
 	source->session.progress = config->progress;
 	source->session.progress_context = config->progress_context;
@@ -163,6 +169,8 @@ fini_ram:
 	ram_fini(&source->ram);
 fini_session:
 	session_fini(&source->session);
+free_security:
+	security_free(source->security);
 free_source:
 	free(source);
 	return ret;
@@ -176,6 +184,7 @@ void ramlift_source_free(struct ramlift_source *source)
 	dirty_set_fini(&source->set);
 	ram_fini(&source->ram);
 	session_fini(&source->session);
+	security_free(source->security);
 	free(source);
 }
 
@@ -209,14 +218,16 @@ int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint6
 	return -ERANGE;
 }
 
-int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error)
+int source_note(struct ramlift_source *source, enum journal_event event,
+		struct ramlift_error *error)
 {
 	struct journal_entry entry = {
 		.event = event,
-		.session_id = source->session.id,
+		.side = SIDE_SOURCE,
 		.generation = source->session.generation,
-		.peer = source->peer.text,
 	};
 
+	memcpy(entry.session_id, source->session.id, SESSION_ID_BYTES);
+	snprintf(entry.peer, sizeof(entry.peer), "%s", source->config.to);
 	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
 }

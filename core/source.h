@@ -10,6 +10,7 @@
 
 #include "core/carried.h"
 #include "core/controller.h"
+#include "core/journal.h"
 #include "core/lanes.h"
 #include "core/pins.h"
 #include "core/session.h"
@@ -32,6 +33,8 @@ struct ramlift_source {
 	struct session session;
 	struct ramlift_source_config config;
 	struct address peer;
+	char host[256]; /* the peer as it was named, without the port */
+	struct security *security;
 	struct ram ram;
 	struct ramlift_dirty_sink set;
 
@@ -111,7 +114,8 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 uint64_t source_remaining_bytes(struct ramlift_source *source);
 
 /* A line in the guest's journal, synced. */
-int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error);
+int source_note(struct ramlift_source *source, enum journal_event event,
+		struct ramlift_error *error);
 
 /* Take the lanes' counters into the session's figures. */
 void source_collect_stats(struct ramlift_source *source);

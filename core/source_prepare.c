@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 #include "core/source.h"
 
@@ -86,21 +87,19 @@ static int await_accept(struct ramlift_source *source, const struct offer *offer
 		return error_set(error, -EPROTO, "the destination's ACCEPT makes no sense");
 	source->transport = find_transport(&source->config, offer->transports[accept->transport]);
 	source->session.stats.transport = source->transport->name;
+	FAULT_POINT("source-accepted");
 	return 0;
 }
 
-int source_preflight(struct ramlift_source *source, struct accept *accept,
-		     struct ramlift_error *error)
+static int connect_to_destination(struct ramlift_source *source, struct ramlift_error *error)
 {
-	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
-	struct offer offer = { 0 };
+	const struct ramlift_timeouts *timeouts = &source->config.timeouts;
+	int cancel_fd = source->session.cancel_fd;
+	struct stream *stream;
 	int fd, ret;
 
-	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
-	ret = usable_transports(source, &offer, error);
-	if (ret)
-		return ret;
-	ret = address_connect(&source->peer, deadline_ns, source->session.cancel_fd, &fd, error);
+	ret = address_connect(&source->peer, clock_now_ns() + timeouts->connect_ns, cancel_fd, &fd,
+			      error);
 	if (ret == -ECONNREFUSED)
 		error_set(error, ret,
 			  "%s refused the connection: is 'ramlift %sreceive' running there, on "
@@ -108,13 +107,30 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 			  source->peer.text, source->carried ? "qemu " : "");
 	if (ret)
 		return ret;
-	ret = channel_open(fd, source->config.timeouts.heartbeat_ns, &source->session.channel,
-			   error);
+	ret = stream_connect(fd, source->security, source->host,
+			     clock_now_ns() + timeouts->authenticate_ns, cancel_fd, &stream, error);
 	if (ret)
 		return ret;
+	return channel_open(stream, timeouts->heartbeat_ns, &source->session.channel, error);
+}
+
+int source_preflight(struct ramlift_source *source, struct accept *accept,
+		     struct ramlift_error *error)
+{
+	struct offer offer = { 0 };
+	int ret;
+
+	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
+	ret = usable_transports(source, &offer, error);
+	if (!ret)
+		ret = connect_to_destination(source, error);
+	if (ret)
+		return ret;
+	FAULT_POINT("source-connected");
 	ret = send_offer(source, &offer, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-offered");
 	return await_accept(source, &offer, accept, error);
 }
 
@@ -268,13 +284,13 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 static int begin_journal(struct ramlift_source *source, struct ramlift_error *error)
 {
 	uint64_t clock_ns = clock_now_ns(), again_ns;
-	int ret = source_note(source, "BEGIN", error);
+	int ret = source_note(source, JOURNAL_BEGIN, error);
 
 	source->rates.journal_ns = clock_lap_ns(&clock_ns);
 	if (ret || source->rates.journal_ns < source->config.max_downtime_ns / 4)
 		return ret;
 	/* The first line of a file costs more, and a disk may be busy for a moment. */
-	ret = source_note(source, "BEGIN", error);
+	ret = source_note(source, JOURNAL_BEGIN, error);
 	again_ns = clock_lap_ns(&clock_ns);
 	if (again_ns < source->rates.journal_ns)
 		source->rates.journal_ns = again_ns;
@@ -345,6 +361,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 					 &source->endpoint, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-lanes-up");
 	assign_rails(source);
 	return start_streaming(source, accept->fresh, error);
 }

@@ -17,6 +17,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/source.h"
 
 #define LEAST_TICK_NS	  (2 * NS_PER_MS)
@@ -194,6 +195,7 @@ static int stream(struct ramlift_source *source, struct ramlift_error *error)
 		if (ret)
 			return ret;
 		session_publish(&source->session);
+		FAULT_POINT("source-streaming");
 		/* What a lost lane has carried would be missing. */
 		if (decision == DECISION_SWITCH_OVER && !lanes_lost(source->lanes))
 			return 0;

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/digest.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/source.h"
 
 #define LISTEN_EVERY_NS	  (50 * NS_PER_MS) /* to see that a registration failed */
@@ -31,6 +32,7 @@ static int pause_and_harvest(struct ramlift_source *source, uint64_t *clock_ns,
 	stats->downtime.pause_ns = clock_lap_ns(clock_ns);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-paused");
 	if (source->limit_pages_per_s)
 		ret = config->dirty_source_ops->limit(config->dirty_source, 0, error);
 	if (!ret)
@@ -137,6 +139,7 @@ static int await_prepared(struct ramlift_source *source, const struct final *fin
 	stats->downtime.fence_ns = prepared.fence_ns;
 	stats->downtime.load_ns = prepared.load_ns;
 	stats->downtime.verify_ns += prepared.verify_ns;
+	FAULT_POINT("source-prepared");
 	return 0;
 }
 
@@ -167,11 +170,12 @@ static int await_started(struct ramlift_source *source, struct ramlift_error *er
 	if (ret == -EREMOTEIO) {
 		/* Its own word: the guest has not run there and never will. So it is ours again. */
 		*error = why;
-		source_note(source, "REFUSED", NULL);
+		source_note(source, JOURNAL_REFUSED, NULL);
 		return ret;
 	}
 	if (ret)
 		return in_doubt(source, &why, error);
+	FAULT_POINT("source-started");
 	ret = started_decode(message->payload, message->length_bytes, &started);
 	free(message);
 	if (!ret)
@@ -193,17 +197,20 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 		return error_set(error, -ENOMEM, "no memory for the message COMMIT");
 	ret = session_commit(&source->session, error);
 	if (!ret) {
-		ret = source_note(source, "COMMIT", error);
+		FAULT_POINT("source-before-commit");
+		ret = source_note(source, JOURNAL_COMMIT, error);
 		if (ret) /* the line may be there all the same, and the guest stays here */
-			source_note(source, "REFUSED", NULL);
+			source_note(source, JOURNAL_REFUSED, NULL);
 	}
 	if (ret) {
 		free(payload);
 		return ret;
 	}
 	session_enter(&source->session, RAMLIFT_PHASE_COMMITTED);
+	FAULT_POINT("source-after-commit");
 	if (channel_send_owned(source->session.channel, MESSAGE_COMMIT, payload, length, &why))
 		return in_doubt(source, &why, error);
+	FAULT_POINT("source-commit-sent");
 	return await_started(source, error);
 }
 
@@ -248,6 +255,7 @@ static int hand_over(struct ramlift_source *source, const struct final *final,
 	session_enter(&source->session, RAMLIFT_PHASE_HAND_OVER);
 	payload = final_encode(final, &length);
 	ret = channel_send_owned(source->session.channel, MESSAGE_FINAL, payload, length, error);
+	FAULT_POINT("source-final-sent");
 	if (!ret)
 		ret = await_prepared(source, final, error);
 	if (!ret && source->carried)
@@ -280,6 +288,6 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 		   downtime->load_ns + downtime->start_ns;
 	downtime->commit_ns = downtime->total_ns > parts_ns ? downtime->total_ns - parts_ns : 0;
 	source->session.stats.bytes_remaining = 0;
-	source_note(source, "STARTED", NULL); /* for the record only: the guest runs there */
+	source_note(source, JOURNAL_STARTED, NULL); /* for the record only: the guest runs there */
 	return 0;
 }

@@ -63,9 +63,16 @@ int stream_fd(const struct stream *stream);
 /* May stream_receive() have something although the socket is not readable? */
 bool stream_has_pending(struct stream *stream);
 
-/* "tls-certificate", "tls-psk" or "plaintext"; and whom the peer has proved to be, or "". */
+/* "tls-certificate", "tls-psk" or "plaintext", static strings. */
 const char *stream_protection(const struct stream *stream);
+bool stream_is_plain(const struct stream *stream);
+
+/* Whom the peer has proved to be: a name in its certificate, "psk", or "". */
 const char *stream_peer_name(const struct stream *stream);
+
+/* Nothing is sent any more; let what was sent arrive, and drop what still comes, until the peer has
+ * closed its end too or the deadline is there. No other thread may use the stream. */
+void stream_say_goodbye(struct stream *stream, uint64_t deadline_ns);
 
 /* Close the socket, too. NULL is fine. */
 void stream_free(struct stream *stream);

@@ -49,6 +49,24 @@ static void impostor_fini(struct impostor *impostor)
 	free(impostor->memory);
 }
 
+/* host: of the destination; NULL: this is it. */
+static void open_channel(struct impostor *impostor, int fd, const char *host)
+{
+	const struct ramlift_security config = { 0 };
+	struct ramlift_error error = { 0 };
+	struct security *security;
+	struct stream *stream;
+	int ret;
+
+	assert_int_equal(security_new(&config, &security, NULL), 0);
+	ret = host ? stream_connect(fd, security, host, LONG_NS, -1, &stream, &error)
+		   : stream_accept(fd, security, LONG_NS, -1, &stream, &error);
+	if (ret)
+		fail_msg("%s", error.text);
+	security_free(security);
+	assert_int_equal(channel_open(stream, 4 * NS_PER_S, &impostor->channel, NULL), 0);
+}
+
 static void say(struct impostor *impostor, enum message_type type, void *payload, uint32_t length)
 {
 	/* The other side may have closed already, which is what is hoped for. */
@@ -129,7 +147,7 @@ static void come_in(struct impostor *impostor, const struct pair *pair, uint8_t 
 
 	assert_int_equal(address_parse(pair->to, 0, &address, NULL), 0);
 	assert_int_equal(address_connect(&address, LONG_NS, -1, &fd, NULL), 0);
-	assert_int_equal(channel_open(fd, 4 * NS_PER_S, &impostor->channel, NULL), 0);
+	open_channel(impostor, fd, "127.0.0.1");
 	offer(impostor, n_rails, n_rails);
 	free(hear(impostor, MESSAGE_ACCEPT));
 	impostor->params.n_rails = n_rails;
@@ -283,7 +301,7 @@ static void let_in(struct impostor *impostor, struct pair *pair, unsigned n_rail
 	fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	assert_true(fd >= 0);
 	close(listen_fd);
-	assert_int_equal(channel_open(fd, 4 * NS_PER_S, &impostor->channel, NULL), 0);
+	open_channel(impostor, fd, NULL);
 	message = hear(impostor, MESSAGE_OFFER);
 	assert_int_equal(offer_decode(message->payload, message->length_bytes, &offered), 0);
 	assert_int_equal(offered.n_rails, 1);
