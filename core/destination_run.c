@@ -84,6 +84,16 @@ static int take_lane_lost(struct ramlift_destination *destination, const struct 
 				  length, error);
 }
 
+static int take_stream_message(struct ramlift_destination *destination,
+			       const struct message *message, struct ramlift_error *error)
+{
+	if (message->type == MESSAGE_REGISTER)
+		return take_register(destination, message, error);
+	if (message->type == MESSAGE_LANE_LOST)
+		return take_lane_lost(destination, message, error);
+	return take_retire(destination, message, error);
+}
+
 /* Pages arrive by themselves; slices are registered as the source asks. Returns with FINAL. */
 static int stream(struct ramlift_destination *destination, struct message **final_message,
 		  struct ramlift_error *error)
@@ -100,16 +110,13 @@ static int stream(struct ramlift_destination *destination, struct message **fina
 			*final_message = message;
 			return 0;
 		}
-		if (!ret && message->type == MESSAGE_REGISTER)
-			ret = take_register(destination, message, error);
-		else if (!ret && message->type == MESSAGE_LANE_LOST)
-			ret = take_lane_lost(destination, message, error);
-		else if (!ret)
-			ret = take_retire(destination, message, error);
+		if (!ret)
+			ret = take_stream_message(destination, message, error);
+		else if (ret == -ETIMEDOUT) /* nothing came, that is all */
+			ret = 0;
 		free(message);
-		if (ret && ret != -ETIMEDOUT)
-			return ret;
-		ret = registrar_check(destination->registrar, error);
+		if (!ret)
+			ret = registrar_check(destination->registrar, error);
 		if (ret)
 			return ret;
 		FAULT_POINT("destination-streaming");

@@ -53,8 +53,11 @@ static int await_lanes(struct ramlift_source *source, uint64_t deadline_ns,
 	for (;;) {
 		uint64_t now_ns = clock_now_ns();
 		struct message *message;
-		int ret = lanes_wait(source->lanes, now_ns, error);
+		int ret = lanes_check(source->lanes, error);
 
+		if (ret) /* which may be a lane's -ETIMEDOUT, too */
+			return ret;
+		ret = lanes_wait(source->lanes, now_ns, error);
 		/* A SLICE_KEY must not come later than this: nobody would wait for it. */
 		if (!ret && !pins_settled(source->pins))
 			ret = -ETIMEDOUT;
