@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -244,9 +245,12 @@ static int start_lanes(struct ramlift_source *source, bool fresh, struct ramlift
 		.n_rails = source_n_rails(config),
 		.n_lanes = source_n_lanes(config),
 		.region_rails = source->region_rails,
+		.skip_holes = fresh,
+		.named = source->carried ? &source->named : NULL,
 		.skip_zeros = fresh && !source->carried, /* its program has looked */
 		.bandwidth_bytes_per_s = config->bandwidth_bytes_per_s,
 		.ended = look,
+		.lost = look,
 		.dry = source->carried ? NULL : look, /* its program decides, not the tick */
 		.context = source,
 	};
@@ -292,6 +296,19 @@ static void assign_rails(struct ramlift_source *source)
 			rails_of_node(source->ram.regions[i].numa_node, nodes, n_rails);
 }
 
+/* One for each lane, none of them 0. */
+static int draw_tokens(struct ramlift_source *source, struct ramlift_error *error)
+{
+	for (unsigned i = 0; i < RAMLIFT_MAX_LANES; i++) {
+		uint64_t *token = &source->tokens[i];
+
+		if (getrandom(token, sizeof(*token), 0) != sizeof(*token))
+			return error_set(error, -EIO, "the kernel gives no random numbers");
+		*token = *token << 8 | (i + 1);
+	}
+	return 0;
+}
+
 int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		   struct ramlift_error *error)
 {
@@ -316,6 +333,9 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 	if (source->carried && !accept->fresh)
 		return error_set(error, -EPROTO,
 				 "the destination's memory is not fresh, and zeros would be lost");
+	ret = draw_tokens(source, error);
+	if (ret)
+		return ret;
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
 	for (unsigned i = 0; i < params.n_rails; i++)
 		rail_address_unpack(&accept->rails[i], &source->peer.socket, &peers[i]);
