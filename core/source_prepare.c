@@ -309,6 +309,21 @@ static int draw_tokens(struct ramlift_source *source, struct ramlift_error *erro
 	return 0;
 }
 
+static int connect_lanes(struct ramlift_source *source, struct transport_params *params,
+			 const struct sockaddr_storage *peers, struct ramlift_error *error)
+{
+	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
+	uint8_t secret[STREAM_SECRET_BYTES];
+	int ret;
+
+	ret = channel_lane_secret(source->session.channel, secret, &params->lane_secret, error);
+	if (!ret)
+		ret = source->transport->connect(params, peers, deadline_ns, &source->endpoint,
+						 error);
+	explicit_bzero(secret, sizeof(secret));
+	return ret;
+}
+
 int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		   struct ramlift_error *error)
 {
@@ -339,9 +354,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
 	for (unsigned i = 0; i < params.n_rails; i++)
 		rail_address_unpack(&accept->rails[i], &source->peer.socket, &peers[i]);
-	ret = source->transport->connect(&params, peers,
-					 clock_now_ns() + source->config.timeouts.connect_ns,
-					 &source->endpoint, error);
+	ret = connect_lanes(source, &params, peers, error);
 	if (session_checked(&source->session, "lanes", ret, error))
 		return ret;
 	FAULT_POINT("source-lanes-up");
