@@ -96,6 +96,7 @@ static void await_round(struct lanes *lanes, const struct ramlift_dirty_sink *se
 static void send_rounds(const struct options *options, struct endpoint_pair *pair,
 			struct ramlift_dirty_sink *set, struct lanes *lanes, struct sums *sums)
 {
+	uint64_t tokens[RAMLIFT_MAX_LANES];
 	struct ramlift_error error = { 0 };
 
 	/* Once all of it, so that both memories are equal; not measured. */
@@ -111,7 +112,8 @@ static void send_rounds(const struct options *options, struct endpoint_pair *pai
 			lanes_wake(lanes);
 			await_round(lanes, set);
 		} else {
-			lanes_finish(lanes, ENDPOINT_PAIR_TOKEN);
+			endpoint_pair_tokens(tokens);
+			lanes_finish(lanes, tokens);
 			if (lanes_wait(lanes, begin_ns + DEADLINE_NS, &error))
 				die(&error, "finish");
 		}

@@ -168,6 +168,8 @@ static void *receive_thread(void *argument)
 	uint64_t token = 0;
 	int ret = receive_until_token(lane, &token);
 
+	if (ret) /* the source is to notice, too */
+		shutdown(lane->fd, SHUT_RDWR);
 	pthread_mutex_lock(&endpoint->lock);
 	lane->status = ret;
 	lane->token = token;
@@ -305,14 +307,14 @@ static int await_change(struct endpoint *endpoint, unsigned lane, uint64_t deadl
 	return 0;
 }
 
-int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+int tcp_await_tokens(struct endpoint *endpoint, const uint64_t *tokens, uint64_t deadline_ns,
 		     struct ramlift_error *error)
 {
 	int ret = 0;
 
 	pthread_mutex_lock(&endpoint->lock);
 	for (unsigned i = 0; i < endpoint->params.n_lanes && ret >= 0;) {
-		ret = check_token(&endpoint->lanes[i], token, error);
+		ret = tokens[i] ? check_token(&endpoint->lanes[i], tokens[i], error) : 1;
 		if (ret == 1)
 			i++;
 		else if (!ret)
@@ -322,23 +324,23 @@ int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadlin
 	return ret < 0 ? ret : 0;
 }
 
-static void join_threads(struct endpoint *endpoint)
+/* When its thread has ended, nobody writes guest memory by this lane any more. */
+int tcp_fence_lane(struct endpoint *endpoint, unsigned index, struct ramlift_error *error)
 {
-	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
-		struct tcp_lane *lane = &endpoint->lanes[i];
+	struct tcp_lane *lane = &endpoint->lanes[index];
 
-		if (!lane->has_thread)
-			continue;
-		shutdown(lane->fd, SHUT_RDWR);
-		pthread_join(lane->thread, NULL);
-		lane->has_thread = false;
-	}
+	(void)error;
+	if (!lane->has_thread)
+		return 0;
+	shutdown(lane->fd, SHUT_RDWR);
+	pthread_join(lane->thread, NULL);
+	lane->has_thread = false;
+	return 0;
 }
 
-/* When the threads have ended, nobody writes guest memory any more. */
 int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error)
 {
-	(void)error;
-	join_threads(endpoint);
+	for (unsigned i = 0; i < endpoint->params.n_lanes; i++)
+		tcp_fence_lane(endpoint, i, error);
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/ramlift.h"
 #include "core/tcp_transport.h"
 
@@ -175,6 +176,8 @@ int tcp_post(struct endpoint *endpoint, unsigned index, const struct transport_w
 	struct batch_header header = { .n_writes = htobe32(n_writes) };
 	struct iovec vectors[1 + TRANSPORT_MAX_BATCH];
 
+	if (index == (endpoint->params.n_lanes > 1) && FAULT_ASKED("lane-post", "qp-error"))
+		tcp_drop_lane(endpoint, index);
 	vectors[0] = (struct iovec){ &header, sizeof(header) };
 	for (unsigned i = 0; i < n_writes; i++) {
 		const struct transport_write *write = &writes[i];
@@ -214,4 +217,10 @@ int tcp_token(struct endpoint *endpoint, unsigned index, uint64_t token,
 	struct iovec vector = { &header, sizeof(header) };
 
 	return send_vectors(&endpoint->lanes[index], &vector, 1, error);
+}
+
+/* What the kernel has taken may still go; the destination closes its end before others carry on. */
+void tcp_drop_lane(struct endpoint *endpoint, unsigned lane)
+{
+	shutdown(endpoint->lanes[lane].fd, SHUT_RDWR);
 }

@@ -121,6 +121,8 @@ static const struct ramlift_transport tcp_transport = {
 	.token = tcp_token,
 	.await_tokens = tcp_await_tokens,
 	.fence = tcp_fence,
+	.drop_lane = tcp_drop_lane,
+	.fence_lane = tcp_fence_lane,
 	.abort = tcp_abort,
 	.close = tcp_close,
 };

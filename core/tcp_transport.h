@@ -94,9 +94,10 @@ int tcp_listen(const struct transport_params *params, const struct sockaddr *loc
 	       struct endpoint **endpoint, struct sockaddr_storage *addresses,
 	       struct ramlift_error *error);
 int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error);
-int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+int tcp_await_tokens(struct endpoint *endpoint, const uint64_t *tokens, uint64_t deadline_ns,
 		     struct ramlift_error *error);
 int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error);
+int tcp_fence_lane(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
 
 /* tcp_source.c */
 int tcp_connect(const struct transport_params *params, const struct sockaddr_storage *peers,
@@ -107,5 +108,6 @@ uint64_t tcp_in_flight_bytes(struct endpoint *endpoint, unsigned lane);
 int tcp_drain(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
 int tcp_token(struct endpoint *endpoint, unsigned lane, uint64_t token,
 	      struct ramlift_error *error);
+void tcp_drop_lane(struct endpoint *endpoint, unsigned lane);
 
 #endif
