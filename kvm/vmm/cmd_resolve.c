@@ -178,7 +178,8 @@ static int tell_journal(const struct arguments *arguments, struct ramlift_error 
 	ret = doubt_find(arguments->name, &doubt, error);
 	if (ret == -ENOENT) {
 		fprintf(stderr,
-			"ramlift resolve: guest %s is not in doubt, there is nothing to resolve\n",
+			"ramlift resolve: no guest %s runs here, and it is not in doubt: there is "
+			"nothing to resolve\n",
 			arguments->name);
 		return COMMAND_FAILED;
 	}

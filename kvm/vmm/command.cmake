@@ -55,3 +55,7 @@ target_link_libraries(ramlift PRIVATE ramlift_flags ramlift_command ramlift_mach
 	PkgConfig::JANSSON)
 install(TARGETS ramlift)
 install(FILES ${PROJECT_SOURCE_DIR}/docs/man/ramlift.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+
+# The unit is for the place where the program is installed.
+configure_file(systemd/ramlift-receive@.service.in systemd/ramlift-receive@.service @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/systemd/ramlift-receive@.service DESTINATION lib/systemd/system)

@@ -41,6 +41,15 @@ void server_doubt_begin(struct server *server)
 	snprintf(migration->doubt.peer, sizeof(migration->doubt.peer), "%s", migration->to);
 }
 
+void server_doubt_asked(struct server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	/* Before that, the session has only just got there. */
+	if (server->state == SERVER_IN_DOUBT)
+		server->migration->asked_s = time(NULL);
+	pthread_mutex_unlock(&server->lock);
+}
+
 /* On the migration thread, again and again. */
 enum ramlift_owner server_fence(void *context, const struct ramlift_doubt *doubt)
 {

@@ -69,6 +69,8 @@ static void tell_progress(void *context, const struct ramlift_stats *stats)
 	json_t *event;
 
 	/* How it ended is told by the result. */
+	if (stats->phase == RAMLIFT_PHASE_IN_DOUBT)
+		server_doubt_asked(server);
 	if (stats->phase >= RAMLIFT_PHASE_DONE)
 		return;
 	if (now_ns < migration->next_progress_ns && stats->phase == migration->last_phase)

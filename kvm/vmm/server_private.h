@@ -142,6 +142,8 @@ int migration_prepare(struct server *server, const json_t *request, struct migra
  */
 void server_doubt_begin(struct server *server);
 void server_doubt_settle(struct server *server);
+/* The destination was asked again. */
+void server_doubt_asked(struct server *server);
 enum ramlift_owner server_fence(void *context, const struct ramlift_doubt *doubt);
 
 /* Let settle() return without a result, or with an operator's word. The lock is held. */
