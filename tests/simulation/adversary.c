@@ -164,6 +164,52 @@ static void overhear(const struct frame *frame)
 	n_heard++;
 }
 
+/* Something that was said before in the same direction, COMMIT rather than others. */
+static void insert_old_frame(struct frame_fate *fate)
+{
+	const struct overheard *chosen = NULL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < n_heard; i++) {
+		if (heard[i].type == MESSAGE_COMMIT && one_in(2))
+			chosen = &heard[i];
+		else if (!random_below(++n))
+			chosen = &heard[i];
+	}
+	if (!chosen)
+		return;
+	happened(46, "an old %s follows", message_name(chosen->type));
+	fate->followed_by = chosen->bytes;
+	fate->followed_by_bytes = chosen->n_bytes;
+}
+
+static bool is_for_frames(enum action action)
+{
+	return action == ACTION_DROP || action == ACTION_DOUBLE || action == ACTION_DELAY ||
+	       action == ACTION_INSERT;
+}
+
+static void decide_fate(const struct misfortune *misfortune, const struct frame *frame,
+			struct frame_fate *fate)
+{
+	static const char *const words[ACTION_COUNT] = {
+		[ACTION_DROP] = "lost",
+		[ACTION_DOUBLE] = "doubled",
+		[ACTION_DELAY] = "late",
+		[ACTION_INSERT] = "not alone",
+	};
+
+	happened(43, "frame %s is %s", message_name(frame->type), words[misfortune->action]);
+	if (misfortune->action == ACTION_DROP)
+		fate->copies = 0;
+	else if (misfortune->action == ACTION_DOUBLE)
+		fate->copies = 2;
+	else if (misfortune->action == ACTION_DELAY)
+		fate->delay_ns = misfortune->duration_ns;
+	else if (socket_host(frame->from) == &hosts[0])
+		insert_old_frame(fate);
+}
+
 static void at_frame(const struct frame *frame, struct frame_fate *fate)
 {
 	overhear(frame);
@@ -175,20 +221,10 @@ static void at_frame(const struct frame *frame, struct frame_fate *fate)
 		if (misfortune->trigger != AT_FRAME || misfortune->type != frame->type ||
 		    !is_due(misfortune))
 			continue;
-		if (misfortune->action == ACTION_DROP)
-			fate->copies = 0;
-		else if (misfortune->action == ACTION_DOUBLE)
-			fate->copies = 2;
-		else if (misfortune->action == ACTION_DELAY)
-			fate->delay_ns = misfortune->duration_ns;
+		if (is_for_frames(misfortune->action))
+			decide_fate(misfortune, frame, fate);
 		else
 			strike(misfortune);
-		if (misfortune->action == ACTION_DROP || misfortune->action == ACTION_DOUBLE ||
-		    misfortune->action == ACTION_DELAY)
-			happened(43, "frame %s is %s", message_name(frame->type),
-				 misfortune->action == ACTION_DROP     ? "lost"
-				 : misfortune->action == ACTION_DOUBLE ? "doubled"
-								       : "late");
 	}
 }
 
@@ -212,6 +248,10 @@ static void draw_misfortune(struct misfortune *misfortune)
 		MESSAGE_REGISTER, MESSAGE_LANE_LOST, MESSAGE_LANE_FENCED, MESSAGE_ASK,
 		MESSAGE_ANSWER,
 	};
+	static const enum message_type late_types[] = {
+		MESSAGE_FINAL, MESSAGE_PREPARED, MESSAGE_COMMIT,
+		MESSAGE_STARTED, MESSAGE_ASK, MESSAGE_ANSWER,
+	};
 
 	misfortune->trigger = (enum trigger)random_below(4);
 	if (one_in(2))
@@ -221,11 +261,14 @@ static void draw_misfortune(struct misfortune *misfortune)
 	misfortune->source = one_in(2);
 	misfortune->duration_ns = random_scale(1000000, 60000000000);
 	misfortune->delay_ns = one_in(2) ? 0 : random_scale(1000, 2000000000);
+	if (one_in(3)) { /* where it matters most */
+		misfortune->trigger = AT_FRAME;
+		misfortune->type = late_types[random_below(sizeof(late_types) /
+							   sizeof(late_types[0]))];
+	}
 	do {
 		misfortune->action = (enum action)random_below(ACTION_COUNT);
-	} while (misfortune->trigger != AT_FRAME &&
-		 (misfortune->action == ACTION_DROP || misfortune->action == ACTION_DOUBLE ||
-		  misfortune->action == ACTION_DELAY));
+	} while (misfortune->trigger != AT_FRAME && is_for_frames(misfortune->action));
 	if (misfortune->action == ACTION_DELAY)
 		misfortune->duration_ns = random_scale(100000, 10000000000);
 	misfortune->countdown = 1 + (one_in(2) ? 0 : (unsigned)random_below(6));

@@ -15,11 +15,14 @@
 
 #define QUEUE_WRITES 24u /* of a lane; posting blocks while they are on their way */
 
-/* A write or a token on its way. The adapter reads memory at any time before the completion. */
+/*
+ * A write or a token on its way. The adapter reads memory at any time before the completion; when
+ * that comes the other side's adapter has the write, and its memory will have it soon (rule 5).
+ */
 struct on_lane {
 	struct endpoint *source;
 	unsigned lane;
-	bool is_token, has_data;
+	bool is_token, completed;
 	uint64_t token;
 	struct transport_write write;
 	struct on_lane *next; /* all of them */
@@ -28,7 +31,7 @@ struct on_lane {
 
 struct data_lane {
 	unsigned n_queued;
-	uint64_t queued_bytes, last_ns;
+	uint64_t queued_bytes, last_ns, last_landing_ns;
 	bool broken; /* the queue pair is in the error state */
 	bool has_token; /* at the destination; at the source: nothing may follow */
 	uint64_t token;
@@ -203,7 +206,7 @@ static int path_register(struct endpoint *endpoint, unsigned slice, unsigned rai
 static bool is_being_written(const struct endpoint *source, unsigned slice)
 {
 	for (const struct on_lane *write = writes; write; write = write->next) {
-		if (write->source == source && !write->is_token && write->write.slice == slice &&
+		if (write->source == source && !write->completed && !write->is_token && write->write.slice == slice &&
 		    !source->lanes[write->lane].broken)
 			return true;
 	}
@@ -259,43 +262,68 @@ static void deliver(struct endpoint *source, struct on_lane *write)
 		task_wake(destination);
 		return;
 	}
-	check_slice(source, write->lane, to->slice);
-	if (source->slices[to->slice].size_bytes < to->offset_bytes + to->length_bytes)
-		violated("a write is outside of slice %u", to->slice);
-	memcpy((char *)destination->slices[to->slice].hva + to->offset_bytes,
-	       write->has_data ? (const void *)write->data
-			       : (char *)source->slices[to->slice].hva + to->offset_bytes,
+	memcpy((char *)destination->slices[to->slice].hva + to->offset_bytes, write->data,
 	       to->length_bytes);
 }
 
-/* On the scheduler: a write lands, and completes; or the device has given up on it. */
+/* On the scheduler: memory has it, unless a fence came before. */
 static void land(void *context)
 {
 	struct on_lane *write = context;
-	struct endpoint *source = write->source;
-	struct data_lane *lane = &source->lanes[write->lane];
 	struct on_lane **link = &writes;
 
 	while (*link != write)
 		link = &(*link)->next;
 	*link = write->next;
-	if (source->open && !lane->broken && is_reachable(source, write->lane))
-		deliver(source, write);
-	else
+	if (is_reachable(write->source, write->lane))
+		deliver(write->source, write);
+	__real_free(write);
+}
+
+static void read_memory(struct on_lane *write)
+{
+	const struct transport_write *to = &write->write;
+	const struct slice *slice = &write->source->slices[to->slice];
+
+	if (slice->size_bytes < to->offset_bytes + to->length_bytes)
+		violated("a write is outside of slice %u", to->slice);
+	memcpy(write->data, (char *)slice->hva + to->offset_bytes, to->length_bytes);
+}
+
+/* On the scheduler: a write completes, or the device has given up on it. */
+static void complete(void *context)
+{
+	struct on_lane *write = context;
+	struct endpoint *source = write->source;
+	struct data_lane *lane = &source->lanes[write->lane];
+	uint64_t land_ns = world.now_ns + random_below(one_in(20) ? 5 * NS_PER_MS : 5 * NS_PER_US);
+
+	if (source->open && !lane->broken && is_reachable(source, write->lane)) {
+		if (!write->is_token) {
+			check_slice(source, write->lane, write->write.slice);
+			if (one_in(2))
+				read_memory(write);
+		}
+	} else {
 		lane->broken = true;
+	}
+	write->completed = true;
 	lane->n_queued--;
 	lane->queued_bytes -= write->is_token ? 0 : write->write.length_bytes;
+	if (land_ns <= lane->last_landing_ns)
+		land_ns = lane->last_landing_ns + 1;
+	if (!lane->broken)
+		lane->last_landing_ns = land_ns;
+	at(land_ns, land, write);
 	task_wake(source);
-	__real_free(write);
 }
 
 static void put_on_lane(struct endpoint *endpoint, unsigned index, const struct transport_write *to,
 			uint64_t token)
 {
 	struct data_lane *lane = &endpoint->lanes[index];
-	bool copy = to && one_in(2);
-	struct on_lane *write = zeroed(1, sizeof(*write) + (copy ? to->length_bytes : 0));
-	uint64_t land_ns = world.now_ns + random_below(one_in(20) ? 5 * NS_PER_MS : 50 * NS_PER_US);
+	struct on_lane *write = zeroed(1, sizeof(*write) + (to ? to->length_bytes : 0));
+	uint64_t complete_ns = world.now_ns + random_below(one_in(20) ? 5 * NS_PER_MS : 50 * NS_PER_US);
 
 	if (lane->has_token)
 		violated("lane %u is posted to behind its token", index);
@@ -304,22 +332,20 @@ static void put_on_lane(struct endpoint *endpoint, unsigned index, const struct 
 	write->lane = index;
 	write->is_token = !to;
 	write->token = token;
-	if (to)
+	if (to) {
 		write->write = *to;
-	write->has_data = copy;
-	if (copy)
-		memcpy(write->data, (char *)endpoint->slices[to->slice].hva + to->offset_bytes,
-		       to->length_bytes);
+		read_memory(write);
+	}
 	if (!is_reachable(endpoint, index)) /* it tries for a while */
-		land_ns += random_below(2 * NS_PER_S);
-	if (land_ns <= lane->last_ns)
-		land_ns = lane->last_ns + 1;
-	lane->last_ns = land_ns;
+		complete_ns += random_below(2 * NS_PER_S);
+	if (complete_ns <= lane->last_ns)
+		complete_ns = lane->last_ns + 1;
+	lane->last_ns = complete_ns;
 	lane->n_queued++;
 	lane->queued_bytes += to ? to->length_bytes : 0;
 	write->next = writes;
 	writes = write;
-	at(land_ns, land, write);
+	at(complete_ns, complete, write);
 }
 
 static int await_room(struct endpoint *endpoint, unsigned index, unsigned most,

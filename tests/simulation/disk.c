@@ -229,8 +229,10 @@ int __wrap_fsync(int fd)
 		return fail(EBADF);
 	pass_point("fsync");
 	task_sleep(random_below(one_in(16) ? 50000000 : 500000));
-	if (failure || here()->disk_full)
-		return fail(failure ? failure : ENOSPC);
+	if (!failure && here()->disk_full)
+		failure = ENOSPC;
+	if (failure && one_in(2)) /* else all of it is there, and nobody knows */
+		return fail(failure);
 	if (file->type == FILE_FOLDER)
 		here()->durable_folder = here()->folder;
 	else
@@ -238,7 +240,7 @@ int __wrap_fsync(int fd)
 			  file->inode->size);
 	happened(3, "syncs %s", file->type == FILE_FOLDER ? "the directory" : "a file");
 	pass_point("fsync");
-	return 0;
+	return failure ? fail(failure) : 0;
 }
 
 int __wrap_fdatasync(int fd)

@@ -237,7 +237,7 @@ static void *writer(void *argument)
 			task_wait(copy, NEVER_NS);
 			continue;
 		}
-		for (unsigned i = 0; i < 4; i++)
+		for (unsigned i = 0; i < (copy->busy ? 64 : 4); i++)
 			write_page(copy);
 		task_sleep(random_below(2 * copy->nap_ns) *
 			   (!copy->tracking || copy->limit ? 20 : 1));
@@ -249,7 +249,7 @@ static void *writer(void *argument)
 
 void copy_start_writer(struct copy *copy)
 {
-	copy->hot_pages = 1 + random_below(copy->n_pages);
+	copy->hot_pages = copy->busy ? copy->n_pages : 1 + random_below(copy->n_pages);
 	copy->has_writer = true;
 	task_new(copy->process, "guest", writer, copy)->detached = true;
 }

@@ -30,7 +30,7 @@ struct copy {
 	uint64_t *noted;
 	uint64_t n_noted;
 	uint64_t limit;
-	bool limitable;
+	bool limitable, busy;
 };
 
 void guests_begin(void);

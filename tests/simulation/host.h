@@ -105,6 +105,8 @@ const struct host *socket_peer_host(const struct socket *socket);
 struct frame_fate {
 	unsigned copies;
 	uint64_t delay_ns; /* others may overtake it */
+	const uint8_t *followed_by; /* another frame that nobody there has sent */
+	uint32_t followed_by_bytes;
 };
 
 struct frame {

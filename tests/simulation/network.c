@@ -402,6 +402,8 @@ static void send_frame(struct socket *socket, size_t n)
 		frame_sent(&frame, &fate);
 	for (unsigned i = 0; i < fate.copies; i++)
 		send_data(socket, socket->frame, n, fate.delay_ns);
+	if (fate.followed_by)
+		send_data(socket, fate.followed_by, fate.followed_by_bytes, 0);
 }
 
 /* What a stream begins with, where it is plaintext. */

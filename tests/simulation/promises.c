@@ -148,6 +148,13 @@ static void say_never(struct told *told)
 	told->never = true;
 }
 
+static void answer_never(const struct frame *frame, struct told *told)
+{
+	if (!is_in_journal(socket_host(frame->from), "DISCARDED", told))
+		violated("NEVER is answered, and DISCARDED is not in the journal for good");
+	say_never(told);
+}
+
 static void see_answer(const struct frame *frame, struct told *told)
 {
 	struct answer answer;
@@ -158,7 +165,7 @@ static void see_answer(const struct frame *frame, struct told *told)
 	if (answer.word == ANSWER_STARTED)
 		say_started(frame, told);
 	else if (answer.word == ANSWER_NEVER)
-		say_never(told);
+		answer_never(frame, told);
 	else if (answer.word == ANSWER_UNKNOWN && told->committed)
 		violated("the destination does not know a session that was committed");
 }

@@ -38,6 +38,7 @@ static bool fenced;		 /* the destination's host was taken from the network for g
 static struct run *report;
 static bool nothing_goes_wrong; /* but what the caller lets fail */
 static uint64_t guest_pages;
+static bool guest_is_busy;
 
 static bool is_alive(const struct side *side)
 {
@@ -118,6 +119,10 @@ static void configure_source(struct side *side)
 	config->n_transports = 1;
 	config->lanes_per_rail = 1 + (unsigned)random_below(3);
 	config->max_total_ns = (1 + random_below(5)) * NS_PER_S;
+	if (guest_is_busy) { /* it writes faster than the lanes send */
+		config->bandwidth_bytes_per_s = (1 + random_below(8)) << 20;
+		config->max_downtime_ns = 30 * NS_PER_MS;
+	}
 	config->on_divergence = (enum ramlift_on_divergence)random_below(3);
 	config->verify = one_in(2);
 	config->slice_bytes = one_in(2) ? 256 << 10 : 512 << 10;
@@ -230,6 +235,7 @@ static void *source_main(void *context)
 	struct side *side = context;
 
 	side->copy = copy_new(guest_pages);
+	side->copy->busy = guest_is_busy;
 	copy_start_writer(side->copy);
 	copy_boot(side->copy);
 	while (!side->quit) {
@@ -545,7 +551,8 @@ static void *operator_main(void *context)
 			task_wake(&source_side);
 		}
 		await_source();
-		task_sleep(random_below(2 * NS_PER_S));
+		/* A destination may wait for the lanes of the attempt before. */
+		task_sleep(nothing_goes_wrong ? 5 * NS_PER_S : random_below(2 * NS_PER_S));
 		keep_house();
 	}
 	adversary_rest();
@@ -587,6 +594,7 @@ void scenario_run(uint64_t seed, bool tracing, bool harmless, void (*prepared)(v
 	guests_begin();
 	promises_begin();
 	guest_pages = 64 * (1 + random_below(4));
+	guest_is_busy = !harmless && one_in(16);
 	side_process = process_of;
 	cancel_side = cancel;
 	let_stranger_in = let_in;
