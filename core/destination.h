@@ -36,6 +36,7 @@ struct ramlift_destination {
 	struct endpoint *endpoint;
 	struct registrar *registrar;
 	_Atomic uint8_t *slices; /* by slice, one of the above */
+	uint64_t lost_lanes;	 /* as bits */
 	uint64_t pinned_bytes;	 /* of slices asked for, and not let go */
 
 	/* What the journal knows of the session. */

@@ -95,11 +95,13 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 }
 
 static int listen_for_lanes(struct ramlift_destination *destination, const struct address *local,
-			    struct accept *accept, struct ramlift_error *error)
+			    const uint8_t *lane_secret, struct accept *accept,
+			    struct ramlift_error *error)
 {
 	const struct ramlift_destination_config *config = &destination->config;
 	struct sockaddr_storage addresses[RAMLIFT_MAX_RAILS];
 	struct transport_params params = {
+		.lane_secret = lane_secret,
 		.rails = config->n_rails ? config->rails : NULL,
 		.n_rails = destination->offer.n_rails,
 		.on_demand_paging = config->on_demand_paging,
@@ -110,7 +112,6 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 		.interrupt_fd = destination->session.cancel_fd,
 		.io_timeout_ns = config->timeouts.io_ns,
 	};
-
 	int ret;
 
 	memcpy(params.session_id, destination->session.id, SESSION_ID_BYTES);
@@ -148,6 +149,32 @@ static int clear_slice(void *context, unsigned index, struct ramlift_error *erro
 					   slice->size_bytes, error);
 }
 
+/* Say to the source that it is accepted and where its lanes go, and let them in. */
+static int accept_source(struct ramlift_destination *destination, const struct address *local,
+			 struct accept *accept, struct ramlift_error *error)
+{
+	struct channel *channel = destination->session.channel;
+	uint8_t secret[STREAM_SECRET_BYTES];
+	const uint8_t *lane_secret;
+	uint32_t length;
+	void *payload;
+	int ret;
+
+	ret = channel_lane_secret(channel, secret, &lane_secret, error);
+	if (!ret)
+		ret = listen_for_lanes(destination, local, lane_secret, accept, error);
+	if (!ret) {
+		payload = accept_encode(accept, &length);
+		ret = channel_send_owned(channel, MESSAGE_ACCEPT, payload, length, error);
+	}
+	if (!ret)
+		ret = destination->transport->accept(
+			destination->endpoint,
+			clock_now_ns() + destination->config.timeouts.connect_ns, error);
+	explicit_bzero(secret, sizeof(secret));
+	return ret;
+}
+
 int destination_prepare(struct ramlift_destination *destination, struct ramlift_error *error)
 {
 	struct registrar_config registrar = {
@@ -160,8 +187,6 @@ int destination_prepare(struct ramlift_destination *destination, struct ramlift_
 	struct accept accept = { .fresh = true }; /* create() or clear() promise zeros */
 	struct session *session = &destination->session;
 	struct address local;
-	uint32_t length;
-	void *payload;
 	int ret;
 
 	session_enter(session, RAMLIFT_PHASE_PREPARE);
@@ -174,18 +199,9 @@ int destination_prepare(struct ramlift_destination *destination, struct ramlift_
 	if (!ret)
 		ret = session_checked(session, "machine", create_guest(destination, error), error);
 	if (!ret)
-		ret = listen_for_lanes(destination, &local, &accept, error);
+		ret = session_checked(session, "lanes",
+				      accept_source(destination, &local, &accept, error), error);
 	if (ret)
-		return ret;
-	payload = accept_encode(&accept, &length);
-	ret = channel_send_owned(destination->session.channel, MESSAGE_ACCEPT, payload, length,
-				 error);
-	if (ret)
-		return ret;
-	ret = destination->transport->accept(
-		destination->endpoint, clock_now_ns() + destination->config.timeouts.connect_ns,
-		error);
-	if (session_checked(session, "lanes", ret, error))
 		return ret;
 	FAULT_POINT("destination-lanes-up");
 	registrar.transport = destination->transport;

@@ -64,6 +64,37 @@ static int take_retire(struct ramlift_destination *destination, const struct mes
 	return 0;
 }
 
+/* The others go on; what this one has carried they will carry again. */
+static int take_lane_lost(struct ramlift_destination *destination, const struct message *message,
+			  struct ramlift_error *error)
+{
+	struct lane_message lost;
+	uint32_t length;
+	void *payload;
+	int ret;
+
+	if (lane_message_decode(message->payload, message->length_bytes, &lost) ||
+	    lost.lane >= destination->offer.n_lanes || destination->lost_lanes >> lost.lane & 1)
+		return error_set(error, -EPROTO, "the source's LANE_LOST makes no sense");
+	ret = destination->transport->fence_lane(destination->endpoint, lost.lane, error);
+	if (ret)
+		return ret;
+	destination->lost_lanes |= 1ull << lost.lane;
+	payload = lane_message_encode(&lost, &length);
+	return channel_send_owned(destination->session.channel, MESSAGE_LANE_FENCED, payload,
+				  length, error);
+}
+
+static int take_stream_message(struct ramlift_destination *destination,
+			       const struct message *message, struct ramlift_error *error)
+{
+	if (message->type == MESSAGE_REGISTER)
+		return take_register(destination, message, error);
+	if (message->type == MESSAGE_LANE_LOST)
+		return take_lane_lost(destination, message, error);
+	return take_retire(destination, message, error);
+}
+
 /* Pages arrive by themselves; slices are registered as the source asks. Returns with FINAL. */
 static int stream(struct ramlift_destination *destination, struct message **final_message,
 		  struct ramlift_error *error)
@@ -80,14 +111,13 @@ static int stream(struct ramlift_destination *destination, struct message **fina
 			*final_message = message;
 			return session_checked(&destination->session, "memory", 0, error);
 		}
-		if (!ret && message->type == MESSAGE_REGISTER)
-			ret = take_register(destination, message, error);
-		else if (!ret)
-			ret = take_retire(destination, message, error);
+		if (!ret)
+			ret = take_stream_message(destination, message, error);
+		else if (ret == -ETIMEDOUT) /* nothing came, that is all */
+			ret = 0;
 		free(message);
-		if (ret && ret != -ETIMEDOUT)
-			return ret;
-		ret = registrar_check(destination->registrar, error);
+		if (!ret)
+			ret = registrar_check(destination->registrar, error);
 		if (ret)
 			return session_checked(&destination->session, "memory", ret, error);
 		FAULT_POINT("destination-streaming");
@@ -105,8 +135,8 @@ static int complete_ram(struct ramlift_destination *destination, const struct fi
 	uint64_t deadline_ns = *clock_ns + destination->config.timeouts.hand_over_ns;
 	int ret;
 
-	ret = destination->transport->await_tokens(destination->endpoint, final->token, deadline_ns,
-						   error);
+	ret = destination->transport->await_tokens(destination->endpoint, final->tokens,
+						   deadline_ns, error);
 	session_checked(&destination->session, "tokens", ret, error);
 	if (!ret)
 		ret = destination->transport->fence(destination->endpoint, error);
@@ -128,6 +158,16 @@ static int complete_ram(struct ramlift_destination *destination, const struct fi
 	return 0;
 }
 
+/* A token for every lane, but for those that this side knows to be lost. */
+static bool lanes_match(const struct ramlift_destination *destination, const struct final *final)
+{
+	uint64_t lost = 0;
+
+	for (unsigned i = 0; i < final->n_lanes; i++)
+		lost |= (uint64_t)!final->tokens[i] << i;
+	return final->n_lanes == destination->offer.n_lanes && lost == destination->lost_lanes;
+}
+
 static int take_over(struct ramlift_destination *destination, const struct message *message,
 		     struct prepared *prepared, struct ramlift_error *error)
 {
@@ -137,7 +177,8 @@ static int take_over(struct ramlift_destination *destination, const struct messa
 	int ret;
 
 	FAULT_POINT("destination-final");
-	if (final_decode(message->payload, message->length_bytes, &final))
+	if (final_decode(message->payload, message->length_bytes, &final) ||
+	    !lanes_match(destination, &final))
 		return error_set(error, -EPROTO, "the source's FINAL makes no sense");
 	ret = complete_ram(destination, &final, prepared, &clock_ns, error);
 	if (ret)
@@ -256,6 +297,7 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 	destination->endpoint = NULL;
 	destination->registrar = NULL;
 	destination->slices = NULL;
+	destination->lost_lanes = 0;
 	destination->pinned_bytes = 0;
 	destination->has_ram = false;
 	destination->has_guest = false;

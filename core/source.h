@@ -2,7 +2,8 @@
 /*
  * The source's side of one session. source.c makes it and answers other threads; source_run.c leads
  * it through its phases, source_prepare.c through the first of them; source_switch.c is the
- * switchover; source_rates.c keeps the numbers that the controller looks at.
+ * switchover; source_rates.c keeps the numbers that the controller looks at; source_lanes.c
+ * replaces lanes that are lost.
  */
 #ifndef CORE_SOURCE_H
 #define CORE_SOURCE_H
@@ -43,8 +44,12 @@ struct ramlift_source {
 	unsigned region_rails[RAMLIFT_MAX_REGIONS]; /* which rails carry a region, as bits */
 	struct pins *pins;
 	struct lanes *lanes;
-	bool tracking; /* the dirty source has started */
-	bool paused;   /* the guest is, or may be */
+	uint64_t tokens[RAMLIFT_MAX_LANES]; /* what each lane ends with */
+	uint64_t
+		fencing; /* lost lanes, as bits, that the destination was told of and is to fence */
+	uint64_t fence_by_ns; /* when it must have */
+	bool tracking;	      /* the dirty source has started */
+	bool paused;	      /* the guest is, or may be */
 
 	/* When another program's migration is carried; see carried.h. */
 	const struct carried_ops *carried;
@@ -101,6 +106,14 @@ int source_start_tracking(struct ramlift_source *source, struct ramlift_error *e
 /* A SLICE_KEY message. -EPROTO. */
 int source_take_slice_key(struct ramlift_source *source, const struct message *message,
 			  struct ramlift_error *error);
+
+/* A LANE_FENCED message. -EPROTO, or -EIO where no other lane can do what that one did. */
+int source_take_lane_fenced(struct ramlift_source *source, const struct message *message,
+			    struct ramlift_error *error);
+
+/* Tell the destination of lanes that were lost; -ETIMEDOUT when it does not confirm that they are
+ * dead. */
+int source_replace_lanes(struct ramlift_source *source, struct ramlift_error *error);
 
 /* One tick's numbers: harvest, fold, and what the controller needs to know. */
 int source_tick(struct ramlift_source *source, struct decision_input *input,

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -244,9 +245,12 @@ static int start_lanes(struct ramlift_source *source, bool fresh, struct ramlift
 		.n_rails = source_n_rails(config),
 		.n_lanes = source_n_lanes(config),
 		.region_rails = source->region_rails,
+		.skip_holes = fresh,
+		.named = source->carried ? &source->named : NULL,
 		.skip_zeros = fresh && !source->carried, /* its program has looked */
 		.bandwidth_bytes_per_s = config->bandwidth_bytes_per_s,
 		.ended = look,
+		.lost = look,
 		.dry = source->carried ? NULL : look, /* its program decides, not the tick */
 		.context = source,
 	};
@@ -292,6 +296,34 @@ static void assign_rails(struct ramlift_source *source)
 			rails_of_node(source->ram.regions[i].numa_node, nodes, n_rails);
 }
 
+/* One for each lane, none of them 0. */
+static int draw_tokens(struct ramlift_source *source, struct ramlift_error *error)
+{
+	for (unsigned i = 0; i < RAMLIFT_MAX_LANES; i++) {
+		uint64_t *token = &source->tokens[i];
+
+		if (getrandom(token, sizeof(*token), 0) != sizeof(*token))
+			return error_set(error, -EIO, "the kernel gives no random numbers");
+		*token = *token << 8 | (i + 1);
+	}
+	return 0;
+}
+
+static int connect_lanes(struct ramlift_source *source, struct transport_params *params,
+			 const struct sockaddr_storage *peers, struct ramlift_error *error)
+{
+	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
+	uint8_t secret[STREAM_SECRET_BYTES];
+	int ret;
+
+	ret = channel_lane_secret(source->session.channel, secret, &params->lane_secret, error);
+	if (!ret)
+		ret = source->transport->connect(params, peers, deadline_ns, &source->endpoint,
+						 error);
+	explicit_bzero(secret, sizeof(secret));
+	return ret;
+}
+
 int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		   struct ramlift_error *error)
 {
@@ -316,12 +348,13 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 	if (source->carried && !accept->fresh)
 		return error_set(error, -EPROTO,
 				 "the destination's memory is not fresh, and zeros would be lost");
+	ret = draw_tokens(source, error);
+	if (ret)
+		return ret;
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
 	for (unsigned i = 0; i < params.n_rails; i++)
 		rail_address_unpack(&accept->rails[i], &source->peer.socket, &peers[i]);
-	ret = source->transport->connect(&params, peers,
-					 clock_now_ns() + source->config.timeouts.connect_ns,
-					 &source->endpoint, error);
+	ret = connect_lanes(source, &params, peers, error);
 	if (session_checked(&source->session, "lanes", ret, error))
 		return ret;
 	FAULT_POINT("source-lanes-up");

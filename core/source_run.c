@@ -60,8 +60,11 @@ static int receive_until(struct ramlift_source *source, uint64_t tick_ns,
 			return 0;
 		if (ret)
 			return ret;
-		ret = source_take_slice_key(source, message,
-					    error); /* the one type that this phase allows */
+		/* This phase allows no others. */
+		if (message->type == MESSAGE_LANE_FENCED)
+			ret = source_take_lane_fenced(source, message, error);
+		else
+			ret = source_take_slice_key(source, message, error);
 		free(message);
 		if (ret)
 			return ret;
@@ -114,6 +117,8 @@ static int check_progress(struct ramlift_source *source, struct ramlift_error *e
 {
 	int ret = lanes_check(source->lanes, error);
 
+	if (!ret)
+		ret = source_replace_lanes(source, error);
 	if (ret)
 		return ret;
 	ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
@@ -192,7 +197,8 @@ static int stream(struct ramlift_source *source, struct ramlift_error *error)
 			return ret;
 		session_publish(&source->session);
 		FAULT_POINT("source-streaming");
-		if (decision == DECISION_SWITCH_OVER)
+		/* What a lost lane has carried would be missing. */
+		if (decision == DECISION_SWITCH_OVER && !lanes_lost(source->lanes))
 			return 0;
 		if (decision == DECISION_GIVE_UP)
 			return give_up(source, &input, error);

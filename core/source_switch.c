@@ -53,8 +53,11 @@ static int await_lanes(struct ramlift_source *source, uint64_t deadline_ns,
 	for (;;) {
 		uint64_t now_ns = clock_now_ns();
 		struct message *message;
-		int ret = lanes_wait(source->lanes, now_ns, error);
+		int ret = lanes_check(source->lanes, error);
 
+		if (ret) /* which may be a lane's -ETIMEDOUT, too */
+			return ret;
+		ret = lanes_wait(source->lanes, now_ns, error);
 		/* A SLICE_KEY must not come later than this: nobody would wait for it. */
 		if (!ret && !pins_settled(source->pins))
 			ret = -ETIMEDOUT;
@@ -91,8 +94,9 @@ static int stop_and_copy(struct ramlift_source *source, struct final *final, voi
 	ret = pause_and_harvest(source, clock_ns, error);
 	if (ret)
 		return ret;
-	memcpy(&final->token, source->session.id, sizeof(final->token));
-	lanes_finish(source->lanes, final->token);
+	final->n_lanes = source_n_lanes(config);
+	memcpy(final->tokens, source->tokens, sizeof(final->tokens));
+	lanes_finish(source->lanes, final->tokens);
 	ret = config->guest_ops->save_state(config->guest, state, &state_bytes, error);
 	downtime->save_ns = clock_lap_ns(clock_ns);
 	if (ret)

@@ -198,8 +198,8 @@ static const struct failure failures[] = {
 	{ "pause", offsetof(struct fake_guest, fail_pause), false, { 0 } },
 	{ "save", offsetof(struct fake_guest, fail_save), false, { 0 } },
 	{ "harvest", offsetof(struct fake_guest, fail_harvest), false, { 0 } },
-	{ "first post", 0, false, { .fail_post = 1 } },
-	{ "tenth post", 0, false, { .fail_post = 10 } },
+	{ "first posts", 0, false, { .fail_lane_post = { 1, 1, 1, 1 } } },
+	{ "later posts", 0, false, { .fail_lane_post = { 4, 2, 1, 3 } } },
 	{ "first register", 0, false, { .fail_register = 1 } },
 	{ "last register", 0, false, { .fail_register = 5 } },
 	{ "connect", 0, false, { .fail_connect = 1 } },
@@ -243,7 +243,8 @@ static void test_each_failure_leaves_the_guest_running(void **unused)
 /* Registration goes on for a moment after everything else has failed. */
 static void test_a_slow_registration_outlives_nothing(void **unused)
 {
-	const struct memory_faults faults = { .fail_post = 1, .register_us = 50000 };
+	const struct memory_faults faults = { .fail_lane_post = { 1, 1, 1, 1 },
+					      .register_us = 50000 };
 	struct pair pair;
 
 	(void)unused;

@@ -107,6 +107,7 @@ static void check_abort(const union value *value, const uint8_t *payload, uint32
 
 static void check_final(const union value *value, const uint8_t *payload, uint32_t length_bytes)
 {
+	assert_in_range(value->final.n_lanes, 1, RAMLIFT_MAX_LANES);
 	check_blob(value->final.state, value->final.state_bytes, WIRE_MAX_STATE_BYTES, payload,
 		   length_bytes);
 }
@@ -230,8 +231,13 @@ static void sample(enum message_type type, bool most, union value *value)
 		fill_text(value->abort.text, most ? sizeof(value->abort.text) : 1);
 		break;
 	case MESSAGE_FINAL:
-		value->final = (struct final){ number, most, number, blob,
-					       most ? WIRE_MAX_STATE_BYTES : 0 };
+		value->final = (struct final){ .verify = most,
+					       .digest = number,
+					       .n_lanes = most ? RAMLIFT_MAX_LANES : 1,
+					       .state = blob,
+					       .state_bytes = most ? WIRE_MAX_STATE_BYTES : 0 };
+		for (unsigned i = 0; i < value->final.n_lanes; i++)
+			value->final.tokens[i] = number - i;
 		break;
 	case MESSAGE_PREPARED:
 		value->prepared = (struct prepared){ number, number, number, number };
@@ -378,7 +384,7 @@ static void test_fields_of_the_others(void **unused)
 	struct slice_key_message slice_key = { 3, { 0x1122334455667788, { 0x99, 0x9a } } };
 	struct retire_message retire = { 5 };
 	struct abort_message abort = { -ENOMEM, "no memory" };
-	struct final final = { 11, true, 12, "state", 5 };
+	struct final final = { true, 12, 3, { 11, 0, 13 }, "state", 5 };
 	struct prepared prepared = { 1, 2, 3, 4 };
 	struct commit commit = { "0123456789abcdef", 9 };
 	struct started started = { 1234567 };
@@ -422,7 +428,11 @@ static void test_fields_of_the_others(void **unused)
 	assert_string_equal(abort.text, "no memory");
 	free(payload);
 	THERE_AND_BACK(final, struct final);
-	assert_int_equal(final.token, 11);
+	assert_int_equal(final.n_lanes, 3);
+	assert_int_equal(final.tokens[0], 11);
+	assert_int_equal(final.tokens[1], 0);
+	assert_int_equal(final.tokens[2], 13);
+	assert_int_equal(final.tokens[3], 0);
 	assert_true(final.verify);
 	assert_int_equal(final.digest, 12);
 	assert_int_equal(final.state_bytes, 5);
