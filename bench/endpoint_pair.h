@@ -28,6 +28,7 @@ struct endpoint_pair_way {
 struct endpoint_pair_setup {
 	uint8_t session_id[SESSION_ID_BYTES];
 	uint32_t mib, slice_mib, lanes;
+	uint32_t tls; /* TCP lanes under TLS */
 };
 
 struct endpoint_pair {

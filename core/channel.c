@@ -378,6 +378,18 @@ struct stream *channel_stream(struct channel *channel)
 	return channel->stream;
 }
 
+int channel_lane_secret(struct channel *channel, uint8_t secret[STREAM_SECRET_BYTES],
+			const uint8_t **lane_secret, struct ramlift_error *error)
+{
+	bool plain = stream_is_plain(channel->stream);
+
+	/* Never plain lanes beside an encrypted connection. */
+	if (!plain && !stream_secret(channel->stream, "tcp lanes", secret))
+		return error_set(error, -ENOMEM, "no memory for the lanes' secret");
+	*lane_secret = plain ? NULL : secret;
+	return 0;
+}
+
 uint64_t channel_rtt_ns(struct channel *channel)
 {
 	return atomic_load(&channel->rtt_ns);

@@ -57,6 +57,13 @@ int channel_local_address(struct channel *channel, struct address *address);
 /* The connection below, to ask who the peer is and for a secret; the channel's. */
 struct stream *channel_stream(struct channel *channel);
 
+/*
+ * What protects the session's lanes as this connection is: *lane_secret becomes secret, which the
+ * caller wipes in the end, or NULL where the connection is plain. -ENOMEM.
+ */
+int channel_lane_secret(struct channel *channel, uint8_t secret[STREAM_SECRET_BYTES],
+			const uint8_t **lane_secret, struct ramlift_error *error);
+
 /* The shortest round trip so far; 0 before the first. Any thread. */
 uint64_t channel_rtt_ns(struct channel *channel);
 

@@ -38,7 +38,45 @@ static int check_config(const struct ramlift_destination_config *config,
 		return error_set(
 			error, -EINVAL,
 			"an address, a transport, a timeout or the number of threads is missing");
+	if (!config->state_dir || !config->max_strangers)
+		return error_set(error, -EINVAL,
+				 "the state directory or the number of connections is missing");
 	return 0;
+}
+
+/* On a stranger's thread. */
+static int answer(void *context, const struct ask *ask, enum answer_word *word,
+		  struct ramlift_error *error)
+{
+	struct ramlift_destination *destination = context;
+
+	destination_settle(destination, NULL); /* or it is still to be asked again */
+	return destination_answer(destination->config.state_dir, ask, word, error);
+}
+
+static void turned_away(void *context, const char *peer, const struct ramlift_error *why)
+{
+	const struct ramlift_destination_config *config =
+		&((struct ramlift_destination *)context)->config;
+
+	if (config->turned_away)
+		config->turned_away(config->progress_context, peer, why);
+}
+
+static int let_in(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	struct admission_config admission = {
+		.listen_fd = destination->listen_fd,
+		.security = destination->security,
+		.max_strangers = destination->config.max_strangers,
+		.authenticate_ns = destination->config.timeouts.authenticate_ns,
+		.heartbeat_ns = destination->config.timeouts.heartbeat_ns,
+		.answer = answer,
+		.turned_away = turned_away,
+		.context = destination,
+	};
+
+	return admission_start(&admission, &destination->admission, error);
 }
 
 int ramlift_destination_new(const struct ramlift_destination_config *config,
@@ -70,10 +108,19 @@ int ramlift_destination_new(const struct ramlift_destination_config *config,
 		goto close_listener;
 	}
 	destination->session.progress = config->progress;
+	destination->session.checked = config->checked;
 	destination->session.progress_context = config->progress_context;
+	destination->lock_fd = -1;
+	pthread_mutex_init(&destination->owes_lock, NULL);
+	ret = let_in(destination, error);
+	if (ret)
+		goto fini_session;
 	*result = destination;
 	return 0;
 
+fini_session:
+	pthread_mutex_destroy(&destination->owes_lock);
+	session_fini(&destination->session);
 close_listener:
 	close(destination->listen_fd);
 free_security:
@@ -98,10 +145,20 @@ void ramlift_destination_stats(struct ramlift_destination *destination, struct r
 	session_copy_stats(&destination->session, stats);
 }
 
+void ramlift_destination_info(struct ramlift_destination *destination,
+			      struct ramlift_session_info *info)
+{
+	session_copy_info(&destination->session, info);
+}
+
 void ramlift_destination_free(struct ramlift_destination *destination)
 {
 	if (!destination)
 		return;
+	admission_free(destination->admission);
+	destination_settle(destination, NULL);
+	destination_let_go(destination);
+	pthread_mutex_destroy(&destination->owes_lock);
 	session_fini(&destination->session);
 	close(destination->listen_fd);
 	security_free(destination->security);

@@ -2,11 +2,12 @@
 /*
  * The destination's side of a session:
  *
- *   wait        for a connection whose first message is an OFFER;      destination_prepare.c
- *               others are turned away
- *   prepare     create the guest, ACCEPT, let the lanes in
+ *   wait        for an OFFER                                           admission.c
+ *   prepare     RECEIVE to the journal, create the guest, ACCEPT,      destination_journal.c
+ *               let the lanes in                                       destination_prepare.c
  *   stream      pages arrive by themselves; register slices as the source asks; wait for FINAL
- *   hand-over   tokens, fence, digest, load, PREPARED; with COMMIT run it, STARTED
+ *   hand-over   tokens, fence, digest, load, PREPARED; with COMMIT STARTED to the journal, run it,
+ *               STARTED to the source
  *
  * Everything from the peer is checked before it is used. On failure what was made is undone and
  * nothing runs.
@@ -108,7 +109,7 @@ static int stream(struct ramlift_destination *destination, struct message **fina
 
 		if (!ret && message->type == MESSAGE_FINAL) {
 			*final_message = message;
-			return 0;
+			return session_checked(&destination->session, "memory", 0, error);
 		}
 		if (!ret)
 			ret = take_stream_message(destination, message, error);
@@ -118,7 +119,7 @@ static int stream(struct ramlift_destination *destination, struct message **fina
 		if (!ret)
 			ret = registrar_check(destination->registrar, error);
 		if (ret)
-			return ret;
+			return session_checked(&destination->session, "memory", ret, error);
 		FAULT_POINT("destination-streaming");
 		if (clock_now_ns() >= publish_ns) {
 			session_publish(&destination->session);
@@ -136,6 +137,7 @@ static int complete_ram(struct ramlift_destination *destination, const struct fi
 
 	ret = destination->transport->await_tokens(destination->endpoint, final->tokens,
 						   deadline_ns, error);
+	session_checked(&destination->session, "tokens", ret, error);
 	if (!ret)
 		ret = destination->transport->fence(destination->endpoint, error);
 	FAULT_POINT("destination-fenced");
@@ -145,10 +147,12 @@ static int complete_ram(struct ramlift_destination *destination, const struct fi
 	prepared->digest = digest_ram(&destination->ram);
 	prepared->verify_ns = clock_lap_ns(clock_ns);
 	if (prepared->digest != final->digest)
-		return error_set(error, -EBADMSG,
-				 "the digest of guest memory is %016" PRIx64 " here and %016" PRIx64
-				 " at the source: pages were lost",
-				 prepared->digest, final->digest);
+		ret = error_set(error, -EBADMSG,
+				"the digest of guest memory is %016" PRIx64 " here and %016" PRIx64
+				" at the source: pages were lost",
+				prepared->digest, final->digest);
+	if (session_checked(&destination->session, "digest", ret, error))
+		return ret;
 	destination->session.stats.verified = true;
 	destination->session.stats.digest = prepared->digest;
 	return 0;
@@ -214,7 +218,10 @@ static int start_guest(struct ramlift_destination *destination, struct ramlift_e
 	int ret;
 
 	session_enter(&destination->session, RAMLIFT_PHASE_COMMITTED);
-	ret = config->guest_ops->resume(config->guest, error);
+	/* Rule 7: who asks later must hear of this guest before it does anything. */
+	ret = destination_will_start(destination, error);
+	if (!ret)
+		ret = config->guest_ops->resume(config->guest, error);
 	if (ret)
 		return ret;
 	FAULT_POINT("destination-running");
@@ -239,6 +246,7 @@ static int hand_over(struct ramlift_destination *destination, const struct messa
 		return ret;
 	destination->session.stats.downtime.fence_ns = prepared.fence_ns;
 	destination->session.stats.downtime.load_ns = prepared.load_ns;
+	destination->prepared = true;
 	payload = prepared_encode(&prepared, &length);
 	ret = channel_send_owned(destination->session.channel, MESSAGE_PREPARED, payload, length,
 				 error);
@@ -254,12 +262,14 @@ static int hand_over(struct ramlift_destination *destination, const struct messa
 static int receive_guest(struct ramlift_destination *destination, struct ramlift_error *error)
 {
 	const struct offer *offer = &destination->offer;
+	struct session *session = &destination->session;
 	struct message *final = NULL;
 	int ret;
 
-	memcpy(destination->session.id, offer->session_id, SESSION_ID_BYTES);
-	destination->session.generation = offer->generation;
 	ret = ram_check(offer->regions, offer->n_regions, offer->slice_bytes, error);
+	session_checked(session, "regions", ret, error);
+	if (!ret)
+		ret = destination_receive_begins(destination, error);
 	if (!ret)
 		ret = destination_prepare(destination, error);
 	if (!ret)
@@ -294,33 +304,78 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 	destination->offer_message = NULL;
 }
 
+/* An offer that can be read has been let in: the session begins. */
+static int begin(struct ramlift_destination *destination, const struct newcomer *newcomer,
+		 struct ramlift_error *error)
+{
+	struct session *session = &destination->session;
+	struct message *message = newcomer->offer;
+	int ret;
+
+	session->channel = newcomer->channel;
+	session_enter(session, RAMLIFT_PHASE_PREFLIGHT);
+	/* Before the name of a guest is forgotten that was discarded without a line. */
+	ret = destination_settle(destination, error);
+	if (!ret && offer_decode(message->payload, message->length_bytes, &destination->offer))
+		ret = error_set(error, -EPROTO, "the OFFER cannot be read");
+	destination->offer_message = message;
+	if (ret)
+		return ret;
+	strcpy(destination->peer, newcomer->peer);
+	memcpy(session->id, destination->offer.session_id, SESSION_ID_BYTES);
+	session->generation = destination->offer.generation;
+	session_introduce(session, destination->offer.name);
+	FAULT_POINT("destination-offered");
+	session_checked(session, "security", 0, error);
+	session_checked(session, "protocol", 0, error);
+	return receive_guest(destination, error);
+}
+
+/*
+ * Nothing runs here, and nothing will. Once PREPARED was sent the source may have let go, and takes
+ * the guest back when it hears this: then the guest here is gone before, for good. Earlier than
+ * that it is told at once, for its guest stands still.
+ */
+static void give_up(struct ramlift_destination *destination, const struct ramlift_error *error)
+{
+	if (!destination->prepared)
+		session_send_abort(&destination->session, error);
+	release(destination, false);
+	destination_discarded(destination, NULL);
+	if (destination->prepared)
+		session_send_abort(&destination->session, error);
+}
+
 int ramlift_destination_run(struct ramlift_destination *destination,
 			    struct ramlift_error *caller_error)
 {
+	struct session *session = &destination->session;
 	struct ramlift_error error = { 0 };
-	bool unsure;
+	struct newcomer newcomer;
+	bool cancelled;
 	int ret;
 
-	session_reset(&destination->session);
-	ret = destination_await_source(destination, &error);
-	if (!ret) {
-		destination->session.phase = RAMLIFT_PHASE_IDLE;
-		session_enter(&destination->session, RAMLIFT_PHASE_PREFLIGHT);
-		ret = receive_guest(destination, &error);
-	}
+	session_reset(session);
+	destination->received = false;
+	destination->prepared = false;
+	ret = admission_await(destination->admission, session->cancel_fd, &newcomer, &error);
+	if (!ret)
+		ret = begin(destination, &newcomer, &error);
 	if (ret && !error.code)
 		error_set(&error, ret, "receiving failed: %s", strerror(-ret));
 	/* Rule 7: "it never runs" is only said when that is sure. Silence leaves the source in
 	 * doubt, and the guest where it is. */
-	unsure = ret == -EINPROGRESS && destination->session.phase == RAMLIFT_PHASE_COMMITTED;
-	if (ret && !unsure && destination->session.phase == RAMLIFT_PHASE_COMMITTED)
-		release(destination, false); /* gone before the source hears that it never runs */
-	if (ret && !unsure)
-		session_send_abort(&destination->session, &error);
-	release(destination, !ret || unsure);
-	channel_close(destination->session.channel);
-	destination->session.channel = NULL;
-	session_enter(&destination->session, ret ? RAMLIFT_PHASE_FAILED : RAMLIFT_PHASE_DONE);
+	if (ret && (ret != -EINPROGRESS || session->phase != RAMLIFT_PHASE_COMMITTED)) {
+		give_up(destination, &error);
+	} else {
+		release(destination, true);
+		destination_let_go(destination);
+	}
+	channel_close(session->channel);
+	session->channel = NULL;
+	session_enter(session, ret ? RAMLIFT_PHASE_FAILED : RAMLIFT_PHASE_DONE);
+	cancelled = atomic_load(&session->fate) == SESSION_CANCELLED;
+	admission_done(destination->admission, !ret || cancelled);
 	if (ret && caller_error)
 		*caller_error = error;
 	return ret;

@@ -17,12 +17,18 @@
 
 #define KEY_DIGITS (2 * STREAM_SECRET_BYTES)
 
-/* A key's cipher decides which hash it is used with, so both sides must mean the same one. */
-#define KEY_SUITE  "TLS_AES_256_GCM_SHA384"
-#define LANE_SUITE "TLS_AES_128_GCM_SHA256"
+/* A key goes with one hash (RFC 8446, 4.2.11), so both sides must mean the same one. */
+#define KEY_SUITE "TLS_AES_256_GCM_SHA384"
 
-static const unsigned char key_suite_id[] = { 0x13, 0x02 }, lane_suite_id[] = { 0x13, 0x01 };
-static const unsigned char key_identity[] = "ramlift", lane_identity[] = "ramlift lane";
+/*
+ * How much is sent by one call. A lane also receives as much by one, whatever records it is: so its
+ * stream can only be waited for by receiving from it.
+ */
+#define BUFFER_BYTES	  (32u << 10)
+#define LANE_BUFFER_BYTES (128u << 10)
+
+static const unsigned char key_suite_id[] = { 0x13, 0x02 };
+static const unsigned char key_name[] = "ramlift";
 
 /* Why OpenSSL said no, and forget it. */
 static const char *reason(void)
@@ -72,7 +78,8 @@ static bool parse_key(const char *text, uint8_t *key)
 		if (!isxdigit((unsigned char)text[i]))
 			return false;
 	}
-	if (text[KEY_DIGITS + strspn(text + KEY_DIGITS, "\r\n")])
+	if (strcmp(text + KEY_DIGITS, "") && strcmp(text + KEY_DIGITS, "\n") &&
+	    strcmp(text + KEY_DIGITS, "\r\n"))
 		return false;
 	for (unsigned i = 0; i < STREAM_SECRET_BYTES; i++)
 		key[i] = (uint8_t)(digit_value(text[2 * i]) << 4 | digit_value(text[2 * i + 1]));
@@ -189,41 +196,27 @@ static int load_certificate(struct security *security, const char *directory,
 
 /* ---- keys in a handshake ---- */
 
-static const struct security *security_of(SSL *ssl)
-{
-	const struct party *party = SSL_get_app_data(ssl);
-
-	return party->security;
-}
-
 static SSL_SESSION *key_session(SSL *ssl)
 {
-	const struct security *security = security_of(ssl);
-	const unsigned char *suite = security->kind == SECURITY_LANE ? lane_suite_id : key_suite_id;
+	const struct party *party = SSL_get_app_data(ssl);
+	const uint8_t *key = party->security->key;
 	SSL_SESSION *session = SSL_SESSION_new();
 
-	if (session && SSL_SESSION_set1_master_key(session, security->key, sizeof(security->key)) &&
-	    SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, suite)) &&
-	    SSL_SESSION_set1_id_context(session, key_identity, sizeof(key_identity)) &&
+	if (session && SSL_SESSION_set1_master_key(session, key, STREAM_SECRET_BYTES) &&
+	    SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, key_suite_id)) &&
+	    SSL_SESSION_set1_id_context(session, key_name, sizeof(key_name)) &&
 	    SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
 		return session;
 	SSL_SESSION_free(session);
 	return NULL;
 }
 
-static void key_name(const struct security *security, const unsigned char **name, size_t *length)
-{
-	bool lane = security->kind == SECURITY_LANE;
-
-	*name = lane ? lane_identity : key_identity;
-	*length = (lane ? sizeof(lane_identity) : sizeof(key_identity)) - 1;
-}
-
 static int use_key(SSL *ssl, const EVP_MD *hash, const unsigned char **name, size_t *length,
 		   SSL_SESSION **session)
 {
 	(void)hash; /* there is but one suite */
-	key_name(security_of(ssl), name, length);
+	*name = key_name;
+	*length = sizeof(key_name) - 1;
 	*session = key_session(ssl);
 	return *session != NULL;
 }
@@ -231,12 +224,8 @@ static int use_key(SSL *ssl, const EVP_MD *hash, const unsigned char **name, siz
 /* Of another name: no session, and so no handshake, for there are no certificates. */
 static int find_key(SSL *ssl, const unsigned char *name, size_t length, SSL_SESSION **session)
 {
-	const unsigned char *ours;
-	size_t our_length;
-
-	key_name(security_of(ssl), &ours, &our_length);
 	*session = NULL;
-	if (length != our_length || memcmp(name, ours, length))
+	if (length != sizeof(key_name) - 1 || memcmp(name, key_name, length))
 		return 1;
 	*session = key_session(ssl);
 	return *session != NULL;
@@ -246,7 +235,7 @@ static int find_key(SSL *ssl, const unsigned char *name, size_t length, SSL_SESS
 
 static int make_context(struct security *security, struct ramlift_error *error)
 {
-	bool by_key = security->kind != SECURITY_CERTIFICATES;
+	bool by_key = security->kind == SECURITY_KEY;
 	SSL_CTX *context = SSL_CTX_new(TLS_method());
 
 	if (!context)
@@ -262,9 +251,8 @@ static int make_context(struct security *security, struct ramlift_error *error)
 	if (!SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) ||
 	    !SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) ||
 	    !SSL_CTX_set_num_tickets(context, 0) ||
-	    !SSL_CTX_set_session_id_context(context, key_identity, sizeof(key_identity)) ||
-	    (by_key && !SSL_CTX_set_ciphersuites(
-			       context, security->kind == SECURITY_LANE ? LANE_SUITE : KEY_SUITE)))
+	    !SSL_CTX_set_session_id_context(context, key_name, sizeof(key_name)) ||
+	    (by_key && !SSL_CTX_set_ciphersuites(context, KEY_SUITE)))
 		return error_set(error, -EINVAL, "OpenSSL refuses TLS 1.3: %s", reason());
 	if (by_key) {
 		SSL_CTX_set_psk_use_session_callback(context, use_key);
@@ -324,10 +312,12 @@ int security_new(const struct ramlift_security *config, struct security **result
 	security->kind = config->tls_dir    ? SECURITY_CERTIFICATES
 			 : config->psk_file ? SECURITY_KEY
 					    : SECURITY_NONE;
+	security->buffer_bytes = BUFFER_BYTES;
 	security->insecure = config->insecure;
 	security->allow = config->allow;
 	security->n_allow = config->n_allow;
 	ret = load(security, config, error);
+	ERR_clear_error(); /* what OpenSSL tried on the way */
 	if (ret) {
 		security_free(security);
 		return ret;
@@ -343,13 +333,16 @@ int security_for_lanes(const uint8_t *secret, struct security **result, struct r
 
 	if (!security)
 		return error_set(error, -ENOMEM, "no memory for TLS");
-	security->kind = SECURITY_LANE;
+	security->kind = SECURITY_KEY;
 	memcpy(security->key, secret, sizeof(security->key));
 	ret = make_context(security, error);
 	if (ret) {
 		security_free(security);
 		return ret;
 	}
+	security->buffer_bytes = LANE_BUFFER_BYTES;
+	SSL_CTX_set_read_ahead(security->context, 1);
+	SSL_CTX_set_default_read_buffer_len(security->context, LANE_BUFFER_BYTES);
 	*result = security;
 	return 0;
 }

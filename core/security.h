@@ -13,8 +13,7 @@
 enum security_kind {
 	SECURITY_NONE, /* plaintext, with this host's own processes or, insecure, with everybody */
 	SECURITY_CERTIFICATES,
-	SECURITY_KEY,
-	SECURITY_LANE, /* the same with a key of one session */
+	SECURITY_KEY, /* from a file, or a lane's */
 };
 
 struct security {
@@ -25,6 +24,7 @@ struct security {
 	unsigned n_allow;
 	SSL_CTX *context; /* either end's; NULL with SECURITY_NONE */
 	uint8_t key[STREAM_SECRET_BYTES];
+	size_t buffer_bytes; /* of records, sent by one call */
 };
 
 /* For the duration of a handshake, found by ssl_party(). */

@@ -3,10 +3,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -144,17 +145,23 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 		goto free_security;
 	}
 	source->session.progress = config->progress;
+	source->session.checked = config->checked;
 	source->session.progress_context = config->progress_context;
-	source->session.generation = 1;
+	source->lock_fd = -1;
+	source->settle_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (source->settle_fd < 0) {
+		ret = error_set(error, -errno, "cannot make a session: %s", strerror(errno));
+		goto fini_session;
+	}
 	if (getrandom(source->session.id, SESSION_ID_BYTES, 0) != SESSION_ID_BYTES) {
 		ret = error_set(error, -EIO, "the kernel gives no random numbers");
-		goto fini_session;
+		goto close_settle_fd;
 	}
 	ret = ram_init(&source->ram, config->regions, config->n_regions,
 		       source->config.slice_bytes);
 	if (ret) {
 		error_set(error, ret, "no memory for the table of slices");
-		goto fini_session;
+		goto close_settle_fd;
 	}
 	ret = dirty_set_init(&source->set, &source->ram);
 	if (ret) {
@@ -167,6 +174,8 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 
 fini_ram:
 	ram_fini(&source->ram);
+close_settle_fd:
+	close(source->settle_fd);
 fini_session:
 	session_fini(&source->session);
 free_security:
@@ -183,6 +192,8 @@ void ramlift_source_free(struct ramlift_source *source)
 	dirty_bitmap_fini(&source->named);
 	dirty_set_fini(&source->set);
 	ram_fini(&source->ram);
+	source_let_go(source);
+	close(source->settle_fd);
 	session_fini(&source->session);
 	security_free(source->security);
 	free(source);
@@ -196,6 +207,11 @@ int ramlift_source_cancel(struct ramlift_source *source)
 void ramlift_source_stats(struct ramlift_source *source, struct ramlift_stats *stats)
 {
 	session_copy_stats(&source->session, stats);
+}
+
+void ramlift_source_info(struct ramlift_source *source, struct ramlift_session_info *info)
+{
+	session_copy_info(&source->session, info);
 }
 
 int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint64_t length_bytes)
@@ -216,18 +232,4 @@ int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint6
 		return 0;
 	}
 	return -ERANGE;
-}
-
-int source_note(struct ramlift_source *source, enum journal_event event,
-		struct ramlift_error *error)
-{
-	struct journal_entry entry = {
-		.event = event,
-		.side = SIDE_SOURCE,
-		.generation = source->session.generation,
-	};
-
-	memcpy(entry.session_id, source->session.id, SESSION_ID_BYTES);
-	snprintf(entry.peer, sizeof(entry.peer), "%s", source->config.to);
-	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
 }

@@ -58,6 +58,12 @@ struct ramlift_source {
 	_Atomic uint64_t zero_pages; /* named as zeros, and not queued */
 	uint64_t stopped_ns;	     /* since when that program's guest stands */
 
+	/* The journal, and a doubt. */
+	int lock_fd;		  /* of the guest, while the session lives; -1 */
+	int settle_fd;		  /* readable: somebody has said whose it is, or to leave */
+	_Atomic unsigned verdict; /* whose it is and who said so; 0: not known */
+	atomic_bool left;
+
 	struct source_rates rates;
 	uint64_t stream_begin_ns;
 	uint64_t limit_pages_per_s; /* of the guest's writing; 0: none */
@@ -80,6 +86,13 @@ static inline uint64_t source_pin_budget_bytes(const struct ramlift_source_confi
 {
 	return config->pin == RAMLIFT_PIN_BUDGET ? config->pin_budget_bytes : 0;
 }
+
+/*
+ * The journal's part in the beginning: the lock that says that this guest's session lives, the
+ * generation, BEGIN. -EBUSY: the guest is in doubt, or has a session.
+ */
+int source_begin(struct ramlift_source *source, struct ramlift_error *error);
+void source_let_go(struct ramlift_source *source);
 
 /* Agree with the destination; then connect the lanes and begin to stream. */
 int source_preflight(struct ramlift_source *source, struct accept *accept,
@@ -113,9 +126,15 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
  * run. Any thread. */
 uint64_t source_remaining_bytes(struct ramlift_source *source);
 
+/* The guest belongs here: let it run, then tell the peer, with the reason. */
+void source_take_back(struct ramlift_source *source, struct ramlift_error *error);
+
 /* A line in the guest's journal, synced. */
 int source_note(struct ramlift_source *source, enum journal_event event,
 		struct ramlift_error *error);
+/* The same: RESOLVED. */
+int source_note_owner(struct ramlift_source *source, enum ramlift_owner owner,
+		      struct ramlift_error *error);
 
 /* Take the lanes' counters into the session's figures. */
 void source_collect_stats(struct ramlift_source *source);

@@ -109,9 +109,12 @@ static int connect_to_destination(struct ramlift_source *source, struct ramlift_
 		return ret;
 	ret = stream_connect(fd, source->security, source->host,
 			     clock_now_ns() + timeouts->authenticate_ns, cancel_fd, &stream, error);
-	if (ret)
+	if (session_checked(&source->session, "security", ret, error))
 		return ret;
-	return channel_open(stream, timeouts->heartbeat_ns, &source->session.channel, error);
+	ret = channel_open(stream, timeouts->heartbeat_ns, &source->session.channel, error);
+	if (!ret)
+		session_introduce(&source->session, source->config.guest_name);
+	return ret;
 }
 
 int source_preflight(struct ramlift_source *source, struct accept *accept,
@@ -120,9 +123,8 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 	struct offer offer = { 0 };
 	int ret;
 
-	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
 	ret = usable_transports(source, &offer, error);
-	if (!ret)
+	if (!session_checked(&source->session, "transport", ret, error))
 		ret = connect_to_destination(source, error);
 	if (ret)
 		return ret;
@@ -131,7 +133,8 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 	if (ret)
 		return ret;
 	FAULT_POINT("source-offered");
-	return await_accept(source, &offer, accept, error);
+	ret = await_accept(source, &offer, accept, error);
+	return session_checked(&source->session, "protocol", ret, error);
 }
 
 int source_start_tracking(struct ramlift_source *source, struct ramlift_error *error)
@@ -279,24 +282,6 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 	return ret;
 }
 
-/* A journal that cannot be written is found out now, not with the guest paused; and what a line
- * costs is part of the downtime that is to be predicted. */
-static int begin_journal(struct ramlift_source *source, struct ramlift_error *error)
-{
-	uint64_t clock_ns = clock_now_ns(), again_ns;
-	int ret = source_note(source, JOURNAL_BEGIN, error);
-
-	source->rates.journal_ns = clock_lap_ns(&clock_ns);
-	if (ret || source->rates.journal_ns < source->config.max_downtime_ns / 4)
-		return ret;
-	/* The first line of a file costs more, and a disk may be busy for a moment. */
-	ret = source_note(source, JOURNAL_BEGIN, error);
-	again_ns = clock_lap_ns(&clock_ns);
-	if (again_ns < source->rates.journal_ns)
-		source->rates.journal_ns = again_ns;
-	return ret;
-}
-
 /* A region goes over the rails of its own NUMA node. */
 static void assign_rails(struct ramlift_source *source)
 {
@@ -324,6 +309,21 @@ static int draw_tokens(struct ramlift_source *source, struct ramlift_error *erro
 	return 0;
 }
 
+static int connect_lanes(struct ramlift_source *source, struct transport_params *params,
+			 const struct sockaddr_storage *peers, struct ramlift_error *error)
+{
+	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
+	uint8_t secret[STREAM_SECRET_BYTES];
+	int ret;
+
+	ret = channel_lane_secret(source->session.channel, secret, &params->lane_secret, error);
+	if (!ret)
+		ret = source->transport->connect(params, peers, deadline_ns, &source->endpoint,
+						 error);
+	explicit_bzero(secret, sizeof(secret));
+	return ret;
+}
+
 int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		   struct ramlift_error *error)
 {
@@ -349,17 +349,13 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		return error_set(error, -EPROTO,
 				 "the destination's memory is not fresh, and zeros would be lost");
 	ret = draw_tokens(source, error);
-	if (!ret)
-		ret = begin_journal(source, error);
 	if (ret)
 		return ret;
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
 	for (unsigned i = 0; i < params.n_rails; i++)
 		rail_address_unpack(&accept->rails[i], &source->peer.socket, &peers[i]);
-	ret = source->transport->connect(&params, peers,
-					 clock_now_ns() + source->config.timeouts.connect_ns,
-					 &source->endpoint, error);
-	if (ret)
+	ret = connect_lanes(source, &params, peers, error);
+	if (session_checked(&source->session, "lanes", ret, error))
 		return ret;
 	FAULT_POINT("source-lanes-up");
 	assign_rails(source);

@@ -119,9 +119,10 @@ static int check_progress(struct ramlift_source *source, struct ramlift_error *e
 
 	if (!ret)
 		ret = source_replace_lanes(source, error);
-	if (!ret)
-		ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
-	return ret;
+	if (ret)
+		return ret;
+	ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
+	return ret ? session_checked(&source->session, "memory", ret, error) : 0;
 }
 
 /* A carried program decides for itself; what is left to judge is the time limit. */
@@ -213,7 +214,10 @@ static int attempt(struct ramlift_source *source, struct ramlift_error *error)
 	struct accept accept;
 	int ret;
 
-	ret = source_preflight(source, &accept, error);
+	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
+	ret = source_begin(source, error);
+	if (!ret)
+		ret = source_preflight(source, &accept, error);
 	if (!ret)
 		ret = source_prepare(source, &accept, error);
 	if (!ret)
@@ -238,13 +242,13 @@ static void clean_up(struct ramlift_source *source)
 	channel_close(source->session.channel);
 	source->lanes = NULL;
 	source->pins = NULL;
+	source->limit_pages_per_s = 0; /* went with the tracking */
 	source->tracking = false;
 	source->endpoint = NULL;
 	source->session.channel = NULL;
 }
 
-/* The guest belongs here: let it run, then tell the peer. */
-static void take_back(struct ramlift_source *source, struct ramlift_error *error)
+void source_take_back(struct ramlift_source *source, struct ramlift_error *error)
 {
 	struct ramlift_error resume_error = { 0 };
 
@@ -279,7 +283,7 @@ int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *call
 	else
 		outcome = RAMLIFT_PHASE_FAILED;
 	if (outcome == RAMLIFT_PHASE_FAILED)
-		take_back(source, &error);
+		source_take_back(source, &error);
 	if (source->lanes)
 		source_collect_stats(source);
 	/* It is over when the guest runs there; here what cannot be seen from outside goes on. A
@@ -287,6 +291,8 @@ int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *call
 	if (outcome == RAMLIFT_PHASE_DONE)
 		session_enter(&source->session, outcome);
 	clean_up(source);
+	if (outcome != RAMLIFT_PHASE_IN_DOUBT)
+		source_let_go(source);
 	if (outcome != RAMLIFT_PHASE_DONE)
 		session_enter(&source->session, outcome);
 	if (ret && caller_error)

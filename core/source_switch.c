@@ -106,6 +106,7 @@ static int stop_and_copy(struct ramlift_source *source, struct final *final, voi
 	final->state = *state;
 	final->state_bytes = (uint32_t)state_bytes;
 	ret = await_lanes(source, *clock_ns + config->timeouts.hand_over_ns, error);
+	session_checked(&source->session, "tokens", ret, error);
 	downtime->drain_ns = clock_lap_ns(clock_ns);
 	if (ret)
 		return ret;
@@ -135,8 +136,12 @@ static int await_prepared(struct ramlift_source *source, const struct final *fin
 	if (ret)
 		return error_set(error, ret, "the destination's PREPARED makes no sense");
 	if (final->verify && prepared.digest != final->digest)
-		return error_set(error, -EBADMSG,
-				 "the destination's memory differs from the source's");
+		ret = error_set(error, -EBADMSG,
+				"the destination's memory differs from the source's");
+	if (final->verify)
+		session_checked(&source->session, "digest", ret, error);
+	if (ret)
+		return ret;
 	stats->verified = final->verify;
 	stats->digest = final->digest;
 	stats->downtime.fence_ns = prepared.fence_ns;
@@ -154,10 +159,9 @@ static int in_doubt(struct ramlift_source *source, const struct ramlift_error *w
 	return error_set(
 		error, -EINPROGRESS,
 		"IN DOUBT: the guest was handed to %s, which has not said that it runs (%.200s). "
-		"It stays paused here; look at the destination, then %s",
-		source->peer.text, why->text,
-		source->carried ? "resume it on one side, and end it on the other"
-				: "'ramlift resolve'");
+		"It stays paused here until the destination, or 'ramlift resolve %s', says whose "
+		"it is",
+		source->peer.text, why->text, source->config.guest_name);
 }
 
 static int await_started(struct ramlift_source *source, struct ramlift_error *error)
@@ -202,7 +206,9 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 	if (!ret) {
 		FAULT_POINT("source-before-commit");
 		ret = source_note(source, JOURNAL_COMMIT, error);
-		if (ret) /* the line may be there all the same, and the guest stays here */
+		if (session_checked(&source->session, "journal", ret,
+				    error)) /* the line may be there all the same, and the guest
+					       stays here */
 			source_note(source, JOURNAL_REFUSED, NULL);
 	}
 	if (ret) {

@@ -16,8 +16,10 @@
 #include "core/security.h"
 #include "core/tls.h"
 
-/* A key is good for about 2^24 records of 16 KiB (RFC 8446, 5.5): change it long before. */
-#define KEY_BYTES (UINT64_C(1) << 30)
+#define RECORD_BYTES SSL3_RT_MAX_PLAIN_LENGTH
+
+/* A key is good for about 2^24 of the largest records (RFC 8446, 5.5): change it long before. */
+#define KEY_BYTES (UINT64_C(256) << 20)
 
 /*
  * Where there is no TLS each side says so first, in eight bytes, and so does who refuses: then it
@@ -41,58 +43,144 @@ struct stream {
 
 /* ---- bytes ---- */
 
+enum act { SEND, RECEIVE, FLUSH };
+
 /* One attempt. 0: *done bytes; -EAGAIN: wait for *events first; -ECONNRESET, -EPROTO, -errno. */
-static int tls_try(struct stream *stream, bool sending, void *data, size_t n, size_t *done,
+static int tls_try(struct stream *stream, enum act act, void *data, size_t n, size_t *done,
 		   short *events)
 {
 	int ret;
 
+	*done = 0;
 	pthread_mutex_lock(&stream->lock);
 	ERR_clear_error();
 	errno = 0;
-	ret = sending ? SSL_write_ex(stream->ssl, data, n, done)
-		      : SSL_read_ex(stream->ssl, data, n, done);
-	ret = ret ? 0 : tls_result(stream->ssl, ret, events, &stream->why);
+	if (act == FLUSH) {
+		*events = POLLOUT;
+		ret = tls_flush(stream->ssl);
+	} else {
+		ret = act == SEND ? SSL_write_ex(stream->ssl, data, n, done)
+				  : SSL_read_ex(stream->ssl, data, n, done);
+		ret = ret ? 0 : tls_result(stream->ssl, ret, events, &stream->why);
+	}
 	pthread_mutex_unlock(&stream->lock);
 	return ret;
 }
 
-static int tls_move(struct stream *stream, bool sending, char *data, size_t n, uint64_t deadline_ns,
+/* Waits outside of the lock: one thread may receive while another sends. */
+static int tls_act(struct stream *stream, enum act act, void *data, size_t n, size_t *done,
+		   uint64_t deadline_ns, int interrupt_fd)
+{
+	for (;;) {
+		short events;
+		int ret = tls_try(stream, act, data, n, done, &events);
+
+		if (ret == -EAGAIN)
+			ret = wait_for_fd(stream->fd, events, deadline_ns, interrupt_fd);
+		else
+			return ret;
+		if (ret)
+			return ret;
+	}
+}
+
+static int tls_send(struct stream *stream, const char *data, size_t n, uint64_t deadline_ns,
 		    int interrupt_fd)
 {
 	while (n) {
-		size_t done = 0;
-		short events;
-		int ret = tls_try(stream, sending, data, n, &done, &events);
+		size_t done;
+		int ret = tls_act(stream, SEND, (char *)data, n, &done, deadline_ns, interrupt_fd);
 
-		data += done;
-		n -= done;
-		if (ret == -EAGAIN)
-			ret = wait_for_fd(stream->fd, events, deadline_ns, interrupt_fd);
 		if (ret)
 			return ret;
+		data += done;
+		n -= done;
 	}
 	return 0;
 }
 
-/* Nothing may be half sent. */
-static void change_key(struct stream *stream)
+static int tls_receive(struct stream *stream, char *data, size_t n, uint64_t deadline_ns,
+		       int interrupt_fd)
 {
+	while (n) {
+		size_t done;
+		int ret = tls_act(stream, RECEIVE, data, n, &done, deadline_ns, interrupt_fd);
+
+		if (ret)
+			return ret;
+		data += done;
+		n -= done;
+	}
+	return 0;
+}
+
+/* Before a first byte: nothing may be half sent. */
+static void count_bytes(struct stream *stream, size_t n)
+{
+	stream->bytes_of_key += n;
+	if (stream->bytes_of_key <= KEY_BYTES)
+		return;
 	pthread_mutex_lock(&stream->lock);
-	SSL_key_update(stream->ssl, SSL_KEY_UPDATE_NOT_REQUESTED); /* or else the next time */
+	if (SSL_key_update(stream->ssl, SSL_KEY_UPDATE_NOT_REQUESTED)) /* or the next time */
+		stream->bytes_of_key = 0;
+	ERR_clear_error();
 	pthread_mutex_unlock(&stream->lock);
-	stream->bytes_of_key = 0;
+}
+
+/* Take the next record's bytes off the vectors: straight, or gathered from several. */
+static const char *next_record(struct iovec **vectors, unsigned *n_vectors, char *gather, size_t *n)
+{
+	const char *record = (*vectors)->iov_base;
+
+	*n = 0;
+	while (*n_vectors && *n < RECORD_BYTES) {
+		struct iovec *vector = *vectors;
+		size_t part = RECORD_BYTES - *n;
+
+		if (part > vector->iov_len)
+			part = vector->iov_len;
+		if (part < RECORD_BYTES) {
+			memcpy(gather + *n, vector->iov_base, part);
+			record = gather;
+		}
+		*n += part;
+		vector->iov_base = (char *)vector->iov_base + part;
+		vector->iov_len -= part;
+		if (!vector->iov_len) {
+			++*vectors;
+			--*n_vectors;
+		}
+	}
+	return record;
+}
+
+int stream_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n,
+			uint64_t deadline_ns, int interrupt_fd)
+{
+	char gather[RECORD_BYTES];
+	size_t none;
+
+	while (n) {
+		size_t n_bytes;
+		const char *record = next_record(&vectors, &n, gather, &n_bytes);
+		int ret;
+
+		count_bytes(stream, n_bytes);
+		ret = tls_send(stream, record, n_bytes, deadline_ns, interrupt_fd);
+		if (ret)
+			return ret;
+	}
+	return tls_act(stream, FLUSH, NULL, 0, &none, deadline_ns, interrupt_fd);
 }
 
 int stream_send(struct stream *stream, const void *data, size_t n, uint64_t deadline_ns,
 		int interrupt_fd)
 {
+	struct iovec vector = { (void *)data, n };
+
 	if (!stream->ssl)
 		return send_all(stream->fd, data, n, deadline_ns, interrupt_fd);
-	stream->bytes_of_key += n;
-	if (stream->bytes_of_key > KEY_BYTES)
-		change_key(stream);
-	return tls_move(stream, true, (char *)data, n, deadline_ns, interrupt_fd);
+	return stream_send_vectors(stream, &vector, n > 0, deadline_ns, interrupt_fd);
 }
 
 int stream_receive(struct stream *stream, void *data, size_t n, uint64_t deadline_ns,
@@ -100,7 +188,7 @@ int stream_receive(struct stream *stream, void *data, size_t n, uint64_t deadlin
 {
 	if (!stream->ssl)
 		return receive_all(stream->fd, data, n, deadline_ns, interrupt_fd);
-	return tls_move(stream, false, data, n, deadline_ns, interrupt_fd);
+	return tls_receive(stream, data, n, deadline_ns, interrupt_fd);
 }
 
 bool stream_has_pending(struct stream *stream)
@@ -181,20 +269,20 @@ struct opening {
 	struct ramlift_error *error;
 };
 
-/* Takes the socket over, also on failure. */
-static int stream_new(int fd, struct stream **result, struct ramlift_error *error)
+/* Takes the socket over, also on failure, which is NULL: -ENOMEM. */
+static struct stream *stream_new(int fd, struct ramlift_error *error)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
 
 	if (!stream) {
 		close(fd);
-		return error_set(error, -ENOMEM, "no memory for a connection");
+		error_set(error, -ENOMEM, "no memory for a connection");
+		return NULL;
 	}
 	stream->fd = fd;
 	stream->protection = "plaintext";
 	pthread_mutex_init(&stream->lock, NULL);
-	*result = stream;
-	return 0;
+	return stream;
 }
 
 void stream_free(struct stream *stream)
@@ -278,7 +366,7 @@ static int start_tls(struct stream *stream, struct opening *opening)
 
 	ret = security_ssl_new(security, &opening->party, &stream->ssl);
 	if (!ret)
-		ret = tls_attach(stream->ssl, stream->fd);
+		ret = tls_attach(stream->ssl, stream->fd, security->buffer_bytes);
 	if (ret)
 		return explain(opening, ret);
 	ret = shake_hands(stream, opening);
@@ -424,9 +512,9 @@ static int open_stream(int fd, const struct security *security, const char *host
 	opening->party.security = security;
 	opening->party.host = host;
 	opening->party.peer = address_of_peer(fd, &opening->peer) ? "the peer" : opening->peer.text;
-	ret = stream_new(fd, &stream, opening->error);
-	if (ret)
-		return ret;
+	stream = stream_new(fd, opening->error);
+	if (!stream)
+		return -ENOMEM;
 	if (security->kind == SECURITY_NONE)
 		ret = host ? connect_plain(stream, opening) : accept_plain(stream, opening);
 	else
@@ -447,8 +535,10 @@ static int open_lane(int fd, const uint8_t *secret, const char *host, uint64_t d
 	struct security *security;
 	int ret;
 
-	if (!secret)
-		return stream_new(fd, stream, error);
+	if (!secret) {
+		*stream = stream_new(fd, error);
+		return *stream ? 0 : -ENOMEM;
+	}
 	ret = security_for_lanes(secret, &security, error);
 	if (ret) {
 		close(fd);

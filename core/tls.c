@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -11,12 +12,14 @@
 
 #include "core/error.h"
 
-/* ---- below: OpenSSL's own sockets write without MSG_NOSIGNAL ---- */
+/* ---- below ---- */
 
-static int bio_fd(BIO *bio)
-{
-	return (int)(intptr_t)BIO_get_data(bio);
-}
+/* OpenSSL's own sockets write each record by itself, and without MSG_NOSIGNAL. */
+struct socket {
+	int fd;
+	size_t capacity, begin, end; /* of what is still to be sent */
+	char bytes[];
+};
 
 /* A blocking socket's time-out is EAGAIN, too. */
 static bool not_now(void)
@@ -24,26 +27,52 @@ static bool not_now(void)
 	return errno == EAGAIN || errno == EWOULDBLOCK;
 }
 
-static int socket_write(BIO *bio, const char *data, int n)
+/* All of it. 1, or -1: as long as the socket is full, to be called again. */
+static int socket_flush(BIO *bio)
 {
-	ssize_t sent;
+	struct socket *socket = BIO_get_data(bio);
 
 	BIO_clear_retry_flags(bio);
-	do {
-		sent = send(bio_fd(bio), data, (size_t)n, MSG_NOSIGNAL);
-	} while (sent < 0 && errno == EINTR);
-	if (sent < 0 && not_now())
-		BIO_set_retry_write(bio);
-	return (int)sent;
+	while (socket->begin < socket->end) {
+		ssize_t sent = send(socket->fd, socket->bytes + socket->begin,
+				    socket->end - socket->begin, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0 && not_now())
+			BIO_set_retry_write(bio);
+		if (sent < 0)
+			return -1;
+		socket->begin += (size_t)sent;
+	}
+	socket->begin = 0;
+	socket->end = 0;
+	return 1;
+}
+
+static int socket_write(BIO *bio, const char *data, int n)
+{
+	struct socket *socket = BIO_get_data(bio);
+	size_t taken = (size_t)n;
+
+	if (taken > socket->capacity - socket->end && socket_flush(bio) < 0)
+		return -1;
+	if (taken > socket->capacity - socket->end)
+		taken = socket->capacity - socket->end;
+	memcpy(socket->bytes + socket->end, data, taken);
+	socket->end += taken;
+	BIO_clear_retry_flags(bio);
+	return (int)taken;
 }
 
 static int socket_read(BIO *bio, char *data, int n)
 {
+	struct socket *socket = BIO_get_data(bio);
 	ssize_t received;
 
 	BIO_clear_retry_flags(bio);
 	do {
-		received = recv(bio_fd(bio), data, (size_t)n, 0);
+		received = recv(socket->fd, data, (size_t)n, 0);
 	} while (received < 0 && errno == EINTR);
 	if (received < 0 && not_now())
 		BIO_set_retry_read(bio);
@@ -52,10 +81,15 @@ static int socket_read(BIO *bio, char *data, int n)
 
 static long socket_control(BIO *bio, int command, long number, void *pointer)
 {
-	(void)bio;
 	(void)number;
 	(void)pointer;
-	return command == BIO_CTRL_FLUSH; /* nothing is kept back */
+	return command == BIO_CTRL_FLUSH ? socket_flush(bio) : 0;
+}
+
+static int socket_destroy(BIO *bio)
+{
+	free(BIO_get_data(bio));
+	return 1;
 }
 
 static BIO_METHOD *socket_method;
@@ -70,24 +104,37 @@ static void make_socket_method(void)
 	BIO_meth_set_write(method, socket_write);
 	BIO_meth_set_read(method, socket_read);
 	BIO_meth_set_ctrl(method, socket_control);
+	BIO_meth_set_destroy(method, socket_destroy);
 	socket_method = method;
 }
 
-int tls_attach(SSL *ssl, int fd)
+int tls_attach(SSL *ssl, int fd, size_t send_bytes)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct socket *socket = malloc(sizeof(*socket) + send_bytes);
 	BIO *bio;
 
 	pthread_once(&once, make_socket_method);
-	bio = socket_method ? BIO_new(socket_method) : NULL;
+	bio = socket && socket_method ? BIO_new(socket_method) : NULL;
 	if (!bio) {
+		free(socket);
 		ERR_clear_error();
 		return -ENOMEM;
 	}
-	BIO_set_data(bio, (void *)(intptr_t)fd);
+	*socket = (struct socket){ .fd = fd, .capacity = send_bytes };
+	BIO_set_data(bio, socket);
 	BIO_set_init(bio, 1);
 	SSL_set_bio(ssl, bio, bio);
 	return 0;
+}
+
+int tls_flush(SSL *ssl)
+{
+	int ret = BIO_flush(SSL_get_wbio(ssl));
+
+	if (ret > 0)
+		return 0;
+	return BIO_should_retry(SSL_get_wbio(ssl)) ? -EAGAIN : -errno;
 }
 
 int tls_result(const SSL *ssl, int ret, short *events, unsigned long *why)

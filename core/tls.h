@@ -5,9 +5,14 @@
 
 #include "core/security.h"
 
-/* Let ssl use the socket, which stays the caller's. A connection that is gone raises no SIGPIPE.
- * -ENOMEM. */
-int tls_attach(SSL *ssl, int fd);
+/*
+ * Let ssl use the socket, which stays the caller's, and collect up to send_bytes of records before
+ * they are sent at once. A connection that is gone raises no SIGPIPE. -ENOMEM.
+ */
+int tls_attach(SSL *ssl, int fd, size_t send_bytes);
+
+/* Send what was collected. -EAGAIN: wait for room, and call again; -errno. */
+int tls_flush(SSL *ssl);
 
 /*
  * What a call of OpenSSL ended with. -EAGAIN: wait for *events, and call again; -ECONNRESET, -errno

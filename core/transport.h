@@ -49,6 +49,12 @@ struct transport_write {
 
 struct transport_params {
 	uint8_t session_id[SESSION_ID_BYTES]; /* only lanes that carry it may join */
+	/*
+	 * 32 bytes that only the two sides of the session have: lanes are encrypted, and only who
+	 * has them may join. Read until connect() or accept() has returned. NULL: plain lanes, as
+	 * RDMA's always are.
+	 */
+	const uint8_t *lane_secret;
 	const char *const *rails; /* devices by name; NULL: one rail, which the address decides */
 	unsigned n_rails;	  /* 1 to RAMLIFT_MAX_RAILS */
 	unsigned n_lanes;	  /* of all rails, a multiple of n_rails; the first rail's first */

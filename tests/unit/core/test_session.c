@@ -353,7 +353,10 @@ static void test_no_commit_without_journal(void **unused)
 	(void)unused;
 	pair_init(&pair, memory_transport());
 	pair.source_config.state_dir = "/nonexistent";
-	assert_int_equal(pair_run(&pair), -ENOENT);
+	pair_start(&pair);
+	assert_int_equal(ramlift_source_run(pair.source, &pair.source_error), -ENOENT);
+	assert_int_equal(ramlift_destination_cancel(pair.destination), 0); /* it hears nothing */
+	pair_join(&pair);
 	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
@@ -398,6 +401,7 @@ static void test_bad_configurations_are_refused(void **unused)
 	} while (0)
 	REFUSED(guest_name, "");
 	REFUSED(guest_name, "a/b");
+	REFUSED(guest_name, ".db");
 	REFUSED(lanes_per_rail, 0);
 	REFUSED(lanes_per_rail, RAMLIFT_MAX_LANES + 1);
 	REFUSED(n_rails, RAMLIFT_MAX_RAILS + 1);
