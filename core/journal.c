@@ -119,15 +119,21 @@ static int cut_torn_line(int fd, off_t *end)
 	char bytes[JOURNAL_MAX_LINE];
 	struct stat stat_;
 	off_t begin;
-	ssize_t n;
+	ssize_t n = 0;
 
 	if (fstat(fd, &stat_))
 		return -errno;
 	*end = stat_.st_size;
 	begin = *end > (off_t)sizeof(bytes) ? *end - (off_t)sizeof(bytes) : 0;
-	n = pread(fd, bytes, (size_t)(*end - begin), begin);
-	if (n < 0)
-		return -errno;
+	while (begin + n < *end) {
+		ssize_t got = pread(fd, bytes + n, (size_t)(*end - begin - n), begin + n);
+
+		if (got < 0)
+			return -errno;
+		if (!got)
+			break;
+		n += got;
+	}
 	while (n > 0 && bytes[n - 1] != '\n')
 		n--;
 	if (!n && begin) /* no line is that long: reading it will say so */

@@ -112,13 +112,18 @@ static void add_parties(json_t *record, const struct audit_session *session)
 	set(record, "protection", words_or_null(info->protection));
 }
 
-/* The figures of report_stats() that belong in a record; borrowed names, shared values. */
-static void add_figures(json_t *record, const struct ramlift_stats *stats)
+/* The figures of report_stats() that belong in a record. What was sent, and how long the guest
+ * stood still, only the source knows. */
+static void add_figures(json_t *record, const struct audit_session *session)
 {
-	static const char *const keys[] = { "transport", "ram_bytes",  "bytes_sent",
-					    "verified",	 "elapsed_ns", "phases" };
-	json_t *figures = report_stats(stats);
+	static const char *const keys[] = { "transport",  "ram_bytes", "verified",
+					    "elapsed_ns", "phases",    "bytes_sent" };
+	json_t *figures = report_stats(session->stats);
 
+	if (session->incoming) {
+		json_object_del(figures, "bytes_sent");
+		json_object_del(figures, "downtime");
+	}
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 		json_object_set(record, keys[i], json_object_get(figures, keys[i]));
 	json_object_set(record, "downtime_ns",
@@ -132,7 +137,7 @@ void audit_write_session(struct audit *audit, const struct audit_session *sessio
 
 	set(record, "side", json_string(session->incoming ? "destination" : "source"));
 	add_parties(record, session);
-	add_figures(record, session->stats);
+	add_figures(record, session);
 	set(record, "outcome", json_string(report_outcome(session->ret)));
 	set(record, "reason", words_or_null(session->reason));
 	pthread_mutex_lock(&audit->lock);

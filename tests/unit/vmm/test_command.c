@@ -156,7 +156,7 @@ static void wrong_usage_is_one_sentence(void **state)
 		{ "migrate db1 --to hostB:7440 --tls-dir a --insecure", "--insecure is for" },
 		{ "migrate db1 --to hostB:7440 --fence-command", "needs a value" },
 		{ "run --name db1 --memory 64M --tls-dir /a", "unknown option '--tls-dir'" },
-		{ "qemu receive --qmp q --listen :7440 --tls-dir /a --psk-file /b", "not both" },
+		{ "qemu receive --qmp q --listen b:7440 --tls-dir /a --psk-file /b", "not both" },
 		{ "qemu migrate --qmp q --to b:7440 --allow '*'", "needs --tls-dir" },
 		{ "qemu proxy --listen 127.0.0.1:1 --to b:7440 --allow '*'", "needs --tls-dir" },
 		{ "qemu migrate --qmp q --to hostB:7440 --rails a,b --lanes 33", "more than 64" },
