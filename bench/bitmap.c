@@ -169,6 +169,7 @@ static void send_all(uint64_t gib, unsigned n_lanes, uint64_t *rss_kib, double *
 {
 	uint64_t before_kib = resident_kib(), begin_ns;
 	struct guest *guest = calloc(1, sizeof(*guest));
+	uint64_t tokens[RAMLIFT_MAX_LANES] = { 1 };
 	struct ramlift_error error = { 0 };
 	struct lanes_config config;
 	struct cpu_time cpu;
@@ -195,7 +196,7 @@ static void send_all(uint64_t gib, unsigned n_lanes, uint64_t *rss_kib, double *
 	begin_ns = clock_now_ns();
 	if (lanes_start(&config, &lanes, &error))
 		die(&error, "lanes");
-	lanes_finish(lanes, 1);
+	lanes_finish(lanes, tokens);
 	if (lanes_wait(lanes, begin_ns + 60 * NS_PER_S, &error))
 		die(&error, "lanes");
 	cpu = cpu_since(cpu);

@@ -51,6 +51,8 @@ static void map_memory(struct endpoint_pair *pair)
 		.io_timeout_ns = IO_TIMEOUT_NS,
 	};
 	memcpy(pair->params.session_id, pair->setup.session_id, SESSION_ID_BYTES);
+	if (pair->setup.tls)
+		pair->params.lane_secret = (const uint8_t *)"a secret is what it is not, here";
 }
 
 void endpoint_pair_close(struct endpoint_pair *pair)
@@ -62,6 +64,12 @@ void endpoint_pair_close(struct endpoint_pair *pair)
 	close(pair->fd);
 }
 
+void endpoint_pair_tokens(uint64_t tokens[RAMLIFT_MAX_LANES])
+{
+	for (unsigned i = 0; i < RAMLIFT_MAX_LANES; i++)
+		tokens[i] = ENDPOINT_PAIR_TOKEN;
+}
+
 static void receive_lanes(struct endpoint_pair *pair)
 {
 	const struct ramlift_transport *transport = pair->way.transport;
@@ -70,12 +78,14 @@ static void receive_lanes(struct endpoint_pair *pair)
 	struct cpu_time cpu;
 	uint64_t begin_ns, fence_ns;
 	uint8_t done;
+	uint64_t tokens[RAMLIFT_MAX_LANES];
 
+	endpoint_pair_tokens(tokens);
 	if (transport->accept(pair->endpoint, clock_now_ns() + DEADLINE_NS, &error))
 		die(&error, "accept");
 	cpu = cpu_now();
-	if (transport->await_tokens(pair->endpoint, ENDPOINT_PAIR_TOKEN,
-				    clock_now_ns() + 10 * DEADLINE_NS, &error))
+	if (transport->await_tokens(pair->endpoint, tokens, clock_now_ns() + 10 * DEADLINE_NS,
+				    &error))
 		die(&error, "await_tokens");
 	receipt.cpu = cpu_since(cpu);
 	begin_ns = clock_now_ns();

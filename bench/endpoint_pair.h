@@ -14,6 +14,9 @@
 
 #define ENDPOINT_PAIR_TOKEN 0x746f6b656e000000ull
 
+/* It, for every lane. */
+void endpoint_pair_tokens(uint64_t tokens[RAMLIFT_MAX_LANES]);
+
 /* Where, and by what. */
 struct endpoint_pair_way {
 	struct sockaddr_in address;
@@ -25,6 +28,7 @@ struct endpoint_pair_way {
 struct endpoint_pair_setup {
 	uint8_t session_id[SESSION_ID_BYTES];
 	uint32_t mib, slice_mib, lanes;
+	uint32_t tls; /* TCP lanes under TLS */
 };
 
 struct endpoint_pair {
@@ -47,7 +51,7 @@ void endpoint_pair_receive(const struct endpoint_pair_way *way);
 void endpoint_pair_open(struct endpoint_pair *pair, const struct endpoint_pair_way *way,
 			const struct endpoint_pair_setup *setup);
 
-/* Every lane has sent ENDPOINT_PAIR_TOKEN: end the program if other bytes arrived. Returns the
+/* Every lane has sent its token: end the program if other bytes arrived. Returns the
  * digest. */
 uint64_t endpoint_pair_compare(struct endpoint_pair *pair);
 

@@ -96,6 +96,7 @@ static void await_round(struct lanes *lanes, const struct ramlift_dirty_sink *se
 static void send_rounds(const struct options *options, struct endpoint_pair *pair,
 			struct ramlift_dirty_sink *set, struct lanes *lanes, struct sums *sums)
 {
+	uint64_t tokens[RAMLIFT_MAX_LANES];
 	struct ramlift_error error = { 0 };
 
 	/* Once all of it, so that both memories are equal; not measured. */
@@ -111,7 +112,8 @@ static void send_rounds(const struct options *options, struct endpoint_pair *pai
 			lanes_wake(lanes);
 			await_round(lanes, set);
 		} else {
-			lanes_finish(lanes, ENDPOINT_PAIR_TOKEN);
+			endpoint_pair_tokens(tokens);
+			lanes_finish(lanes, tokens);
 			if (lanes_wait(lanes, begin_ns + DEADLINE_NS, &error))
 				die(&error, "finish");
 		}
@@ -128,11 +130,12 @@ static void send_rounds(const struct options *options, struct endpoint_pair *pai
 static void print_report(const struct options *options, const struct endpoint_pair *pair,
 			 const struct sums *sums)
 {
-	printf("{\"transport\":\"%s\",\"lanes\":%u,\"pattern\":\"%s\",\"mib\":%u,\"rounds\":%u,"
+	printf("{\"transport\":\"%s\",\"tls\":%s,\"lanes\":%u,\"pattern\":\"%s\",\"mib\":%u,"
+	       "\"rounds\":%u,"
 	       "\"bytes\":%llu,\"ns\":%llu,\"mib_per_s\":%.1f,\"digests_equal\":true,",
-	       options->way.transport->name, options->setup.lanes, options->pattern->name,
-	       options->setup.mib, options->rounds, (unsigned long long)sums->bytes,
-	       (unsigned long long)sums->ns,
+	       options->way.transport->name, options->setup.tls ? "true" : "false",
+	       options->setup.lanes, options->pattern->name, options->setup.mib, options->rounds,
+	       (unsigned long long)sums->bytes, (unsigned long long)sums->ns,
 	       (double)sums->bytes / (1 << 20) / ((double)sums->ns / 1e9));
 	printf("\"source\":{\"cpu_user_ns\":%llu,\"cpu_system_ns\":%llu},"
 	       "\"destination\":{\"cpu_user_ns\":%llu,\"cpu_system_ns\":%llu},\"round_mib_per_s\":"
@@ -212,6 +215,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case 'r':
 		options->rounds = (unsigned)parse_number(state, text, 1, MAX_ROUNDS);
 		return 0;
+	case 'T':
+		options->setup.tls = 1;
+		return 0;
 	case 'P':
 		options->pattern = parse_pattern(state, text);
 		return 0;
@@ -238,6 +244,7 @@ static const struct argp_option option_table[] = {
 	{ "slice-mib", 's', "NUMBER", 0, "unit of registration, 256 MiB", 0 },
 	{ "lanes", 'l', "NUMBER", 0, "lanes, 4", 0 },
 	{ "rounds", 'r', "NUMBER", 0, "times it is dirtied and sent, 3", 0 },
+	{ "tls", 'T', NULL, 0, "TCP lanes under TLS", 0 },
 	{ "pattern", 'P', "NAME", 0, "whole (the default), 64k, 4k", 0 },
 	{ 0 },
 };

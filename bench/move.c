@@ -124,6 +124,8 @@ static void receive(const struct options *options)
 	config.listen = listen;
 	config.transports = &transport;
 	config.n_transports = 1;
+	config.state_dir = options->state_dir;
+	config.security.insecure = true; /* both sides are ours, and what is measured is memory */
 	if (setup.register_threads)
 		config.register_threads = setup.register_threads;
 	if (options->rss)
@@ -177,6 +179,7 @@ static void source_config(struct ramlift_source_config *config, const struct opt
 	config->n_transports = 1;
 	config->verify = options->verify;
 	config->state_dir = options->state_dir;
+	config->security.insecure = true;
 	if (options->lanes)
 		config->lanes_per_rail = options->lanes;
 	if (options->slice_mib)

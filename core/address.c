@@ -77,6 +77,14 @@ int address_parse(const char *text, int passive, struct address *address,
 	return 0;
 }
 
+void address_host(const char *text, char *host, size_t size)
+{
+	char port[8];
+
+	host[0] = '\0';
+	split(text, host, size, port, sizeof(port));
+}
+
 void address_set_port(struct address *address, uint16_t port)
 {
 	if (address->socket.ss_family == AF_INET6)

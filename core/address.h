@@ -4,6 +4,7 @@
 #define CORE_ADDRESS_H
 
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -21,6 +22,9 @@ struct address {
  */
 int address_parse(const char *text, int passive, struct address *address,
 		  struct ramlift_error *error);
+
+/* The host of the same text, as it is written there; "" where it does not fit, or is none. */
+void address_host(const char *text, char *host, size_t size);
 
 void address_set_port(struct address *address, uint16_t port);
 uint16_t address_port(const struct address *address);

@@ -25,7 +25,7 @@ struct queued {
 };
 
 struct channel {
-	int fd;
+	struct stream *stream;
 	int stop_fd;  /* readable: the thread ends */
 	int ready_fd; /* readable: the queue is not empty, or the channel has failed */
 	char peer[sizeof(((struct address *)0)->text)];
@@ -79,11 +79,12 @@ int channel_send(struct channel *channel, enum message_type type, const void *pa
 
 	wire_header_encode(&header, bytes);
 	pthread_mutex_lock(&channel->send_lock);
-	ret = send_all(channel->fd, bytes, sizeof(bytes), deadline_ns, channel->stop_fd);
+	ret = stream_send(channel->stream, bytes, sizeof(bytes), deadline_ns, channel->stop_fd);
 	if (!ret)
-		ret = send_all(channel->fd, payload, length_bytes, deadline_ns, channel->stop_fd);
+		ret = stream_send(channel->stream, payload, length_bytes, deadline_ns,
+				  channel->stop_fd);
 	if (ret) /* the frame may be torn: nothing may follow it */
-		shutdown(channel->fd, SHUT_RDWR);
+		shutdown(stream_fd(channel->stream), SHUT_RDWR);
 	pthread_mutex_unlock(&channel->send_lock);
 	return ret ? explain(channel, ret, error) : 0;
 }
@@ -183,7 +184,7 @@ static int read_message(struct channel *channel, struct ramlift_error *error)
 	struct message *message;
 	int ret;
 
-	ret = receive_all(channel->fd, bytes, sizeof(bytes), deadline_ns, channel->stop_fd);
+	ret = stream_receive(channel->stream, bytes, sizeof(bytes), deadline_ns, channel->stop_fd);
 	if (ret)
 		return explain(channel, ret, error);
 	ret = wire_header_decode(bytes, &header, error);
@@ -195,8 +196,8 @@ static int read_message(struct channel *channel, struct ramlift_error *error)
 				 message_name(header.type));
 	message->type = header.type;
 	message->length_bytes = header.length_bytes;
-	ret = receive_all(channel->fd, message->payload, header.length_bytes, deadline_ns,
-			  channel->stop_fd);
+	ret = stream_receive(channel->stream, message->payload, header.length_bytes, deadline_ns,
+			     channel->stop_fd);
 	if (ret) {
 		free(message);
 		return explain(channel, ret, error);
@@ -204,6 +205,16 @@ static int read_message(struct channel *channel, struct ramlift_error *error)
 	ret = answer_or_enqueue(channel, message);
 	channel->last_heard_ns = clock_now_ns(); /* waiting for room was not the peer's silence */
 	return ret ? explain(channel, ret, error) : 0;
+}
+
+/* For something to read, or for a ping to be due. */
+static int await_bytes(struct channel *channel, uint64_t deadline_ns)
+{
+	bool pending = stream_has_pending(channel->stream);
+	int ret = wait_for_fd(stream_fd(channel->stream), POLLIN, pending ? 0 : deadline_ns,
+			      channel->stop_fd);
+
+	return pending && ret == -ETIMEDOUT ? 0 : ret;
 }
 
 /* Until the channel fails or is closed (-ECANCELED). */
@@ -214,7 +225,7 @@ static int serve(struct channel *channel, struct ramlift_error *error)
 
 	channel->last_heard_ns = clock_now_ns();
 	for (;;) {
-		int ret = wait_for_fd(channel->fd, POLLIN, next_ping_ns, channel->stop_fd);
+		int ret = await_bytes(channel, next_ping_ns);
 
 		if (!ret)
 			ret = read_message(channel, error);
@@ -249,7 +260,7 @@ static void *channel_thread(void *argument)
 	return NULL;
 }
 
-int channel_open(int fd, uint64_t heartbeat_ns, struct channel **result,
+int channel_open(struct stream *stream, uint64_t heartbeat_ns, struct channel **result,
 		 struct ramlift_error *error)
 {
 	struct channel *channel = calloc(1, sizeof(*channel));
@@ -257,15 +268,15 @@ int channel_open(int fd, uint64_t heartbeat_ns, struct channel **result,
 	int one = 1;
 	int ret;
 
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(stream_fd(stream), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (!channel) {
 		ret = -ENOMEM;
-		goto close_fd;
+		goto free_stream;
 	}
-	channel->fd = fd;
+	channel->stream = stream;
 	channel->heartbeat_ns = heartbeat_ns;
 	channel->last = &channel->first;
-	strcpy(channel->peer, address_of_peer(fd, &peer) ? "the peer" : peer.text);
+	strcpy(channel->peer, address_of_peer(stream_fd(stream), &peer) ? "the peer" : peer.text);
 	pthread_mutex_init(&channel->send_lock, NULL);
 	pthread_mutex_init(&channel->lock, NULL);
 	clock_cond_init(&channel->taken);
@@ -287,8 +298,8 @@ close_eventfds:
 	if (channel->stop_fd >= 0)
 		close(channel->stop_fd);
 	free(channel);
-close_fd:
-	close(fd);
+free_stream:
+	stream_free(stream);
 	return error_set(error, ret, "cannot open a control channel: %s", strerror(-ret));
 }
 
@@ -359,25 +370,29 @@ int channel_receive(struct channel *channel, uint64_t deadline_ns, int interrupt
 
 int channel_local_address(struct channel *channel, struct address *address)
 {
-	return address_of_socket(channel->fd, address);
+	return address_of_socket(stream_fd(channel->stream), address);
+}
+
+struct stream *channel_stream(struct channel *channel)
+{
+	return channel->stream;
+}
+
+int channel_lane_secret(struct channel *channel, uint8_t secret[STREAM_SECRET_BYTES],
+			const uint8_t **lane_secret, struct ramlift_error *error)
+{
+	bool plain = stream_is_plain(channel->stream);
+
+	/* Never plain lanes beside an encrypted connection. */
+	if (!plain && !stream_secret(channel->stream, "tcp lanes", secret))
+		return error_set(error, -ENOMEM, "no memory for the lanes' secret");
+	*lane_secret = plain ? NULL : secret;
+	return 0;
 }
 
 uint64_t channel_rtt_ns(struct channel *channel)
 {
 	return atomic_load(&channel->rtt_ns);
-}
-
-/* Closing with unread bytes would reset the connection, and the peer might lose what we said last.
- */
-static void say_goodbye(int fd)
-{
-	uint64_t deadline_ns = clock_now_ns() + GOODBYE_NS;
-	char bytes[4096];
-
-	shutdown(fd, SHUT_WR);
-	while (clock_now_ns() < deadline_ns && !wait_for_fd(fd, POLLIN, deadline_ns, -1) &&
-	       recv(fd, bytes, sizeof(bytes), 0) > 0)
-		;
 }
 
 void channel_close(struct channel *channel)
@@ -392,10 +407,10 @@ void channel_close(struct channel *channel)
 	pthread_mutex_unlock(&channel->lock);
 	signal_fd(channel->stop_fd);
 	pthread_join(channel->thread, NULL);
-	say_goodbye(channel->fd);
+	stream_say_goodbye(channel->stream, clock_now_ns() + GOODBYE_NS);
 	while ((message = dequeue(channel)))
 		free(message);
-	close(channel->fd);
+	stream_free(channel->stream);
 	close(channel->stop_fd);
 	close(channel->ready_fd);
 	pthread_cond_destroy(&channel->taken);

@@ -3,13 +3,14 @@
  * The control channel: whole messages over one connection, with a heartbeat.
  *
  * A thread of its own reads, answers pings and sends them, so that liveness does not depend on what
- * the session's thread is doing. Encryption will come in here and nowhere else: what is above sees
- * messages only.
+ * the session's thread is doing. Whether the connection is encrypted is the stream's business: what
+ * is above sees messages only.
  */
 #ifndef CORE_CHANNEL_H
 #define CORE_CHANNEL_H
 
 #include "core/address.h"
+#include "core/stream.h"
 #include "core/wire.h"
 
 struct channel;
@@ -21,10 +22,10 @@ struct message {
 };
 
 /*
- * Take over a connected, non-blocking socket (also on failure). Silence of heartbeat_ns counts as
+ * Take over a stream (also on failure). Silence of heartbeat_ns counts as
  * the peer's death. -ENOMEM, -EAGAIN.
  */
-int channel_open(int fd, uint64_t heartbeat_ns, struct channel **channel,
+int channel_open(struct stream *stream, uint64_t heartbeat_ns, struct channel **channel,
 		 struct ramlift_error *error);
 
 /* Any thread. Blocks until the kernel has taken it; -ETIMEDOUT after a heartbeat, -ECONNRESET,
@@ -52,6 +53,16 @@ void channel_wake(struct channel *channel);
 
 /* This side's address of the connection. */
 int channel_local_address(struct channel *channel, struct address *address);
+
+/* The connection below, to ask who the peer is and for a secret; the channel's. */
+struct stream *channel_stream(struct channel *channel);
+
+/*
+ * What protects the session's lanes as this connection is: *lane_secret becomes secret, which the
+ * caller wipes in the end, or NULL where the connection is plain. -ENOMEM.
+ */
+int channel_lane_secret(struct channel *channel, uint8_t secret[STREAM_SECRET_BYTES],
+			const uint8_t **lane_secret, struct ramlift_error *error);
 
 /* The shortest round trip so far; 0 before the first. Any thread. */
 uint64_t channel_rtt_ns(struct channel *channel);

@@ -1,84 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The destination's way to the first page: wait for a connection that is a source, choose the
- * transport, create the guest, let the lanes in. What comes from the peer is checked before it is
+ * The destination's way from the OFFER to the first page: choose the transport, create the guest,
+ * let the lanes in. What comes from the peer is checked before it is
  * used.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/clock.h"
 #include "core/destination.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
-
-#define IO_TIMEOUT_NS (5 * NS_PER_S)
-#define FIRST_WORD_NS (5 * NS_PER_S) /* for a stranger to become a source */
-/* When a connection went away again, or descriptors are short. */
-#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-
-#define NO_CANCEL_DEADLINE UINT64_MAX
-
-/* Read the first message of a connection. It must be an OFFER that can be read. */
-static int read_offer(struct ramlift_destination *destination, struct ramlift_error *error)
-{
-	struct message *message;
-	int ret;
-
-	ret = session_receive(&destination->session, clock_now_ns() + FIRST_WORD_NS,
-			      "waiting for an OFFER", &message, error);
-	if (ret)
-		return ret;
-	ret = offer_decode(message->payload, message->length_bytes, &destination->offer);
-	if (ret) {
-		free(message);
-		return error_set(error, ret, "the OFFER cannot be read");
-	}
-	destination->offer_message = message;
-	return 0;
-}
-
-static void turn_away(struct ramlift_destination *destination, const struct ramlift_error *error)
-{
-	session_send_abort(&destination->session, error);
-	channel_close(destination->session.channel);
-	destination->session.channel = NULL;
-}
-
-int destination_await_source(struct ramlift_destination *destination, struct ramlift_error *error)
-{
-	for (;;) {
-		struct ramlift_error stranger = { 0 };
-		int fd, ret;
-
-		ret = wait_for_fd(destination->listen_fd, POLLIN, NO_CANCEL_DEADLINE,
-				  destination->session.cancel_fd);
-		if (ret == -ETIMEDOUT)
-			continue;
-		if (ret)
-			return error_set(error, ret,
-					 ret == -ECANCELED ? "cancelled"
-							   : "cannot wait for connections: %s",
-					 strerror(-ret));
-		fd = accept4(destination->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0) {
-			clock_sleep_until(clock_now_ns() + ACCEPT_PAUSE_NS);
-			continue;
-		}
-		ret = channel_open(fd, destination->config.timeouts.heartbeat_ns,
-				   &destination->session.channel, error);
-		if (ret)
-			return ret;
-		destination->session.phase = RAMLIFT_PHASE_PREFLIGHT;
-		ret = read_offer(destination, &stranger);
-		if (!ret)
-			return 0;
-		turn_away(destination, &stranger);
-		destination->session.phase = RAMLIFT_PHASE_IDLE;
-	}
-}
 
 static int probe(struct ramlift_destination *destination, const struct ramlift_transport *transport,
 		 const struct sockaddr *local, struct ramlift_error *error)
@@ -145,6 +79,7 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 	if (ret)
 		return ret;
 	destination->has_guest = true;
+	FAULT_POINT("destination-created");
 	for (unsigned i = 0; i < offer->n_regions; i++) {
 		if (!regions[i].hva || regions[i].gpa != offer->regions[i].gpa ||
 		    regions[i].size_bytes != offer->regions[i].size_bytes)
@@ -160,11 +95,13 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 }
 
 static int listen_for_lanes(struct ramlift_destination *destination, const struct address *local,
-			    struct accept *accept, struct ramlift_error *error)
+			    const uint8_t *lane_secret, struct accept *accept,
+			    struct ramlift_error *error)
 {
 	const struct ramlift_destination_config *config = &destination->config;
 	struct sockaddr_storage addresses[RAMLIFT_MAX_RAILS];
 	struct transport_params params = {
+		.lane_secret = lane_secret,
 		.rails = config->n_rails ? config->rails : NULL,
 		.n_rails = destination->offer.n_rails,
 		.on_demand_paging = config->on_demand_paging,
@@ -173,9 +110,8 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 		.slices = destination->ram.slices,
 		.n_slices = destination->ram.n_slices,
 		.interrupt_fd = destination->session.cancel_fd,
-		.io_timeout_ns = IO_TIMEOUT_NS,
+		.io_timeout_ns = config->timeouts.io_ns,
 	};
-
 	int ret;
 
 	memcpy(params.session_id, destination->session.id, SESSION_ID_BYTES);
@@ -213,6 +149,32 @@ static int clear_slice(void *context, unsigned index, struct ramlift_error *erro
 					   slice->size_bytes, error);
 }
 
+/* Say to the source that it is accepted and where its lanes go, and let them in. */
+static int accept_source(struct ramlift_destination *destination, const struct address *local,
+			 struct accept *accept, struct ramlift_error *error)
+{
+	struct channel *channel = destination->session.channel;
+	uint8_t secret[STREAM_SECRET_BYTES];
+	const uint8_t *lane_secret;
+	uint32_t length;
+	void *payload;
+	int ret;
+
+	ret = channel_lane_secret(channel, secret, &lane_secret, error);
+	if (!ret)
+		ret = listen_for_lanes(destination, local, lane_secret, accept, error);
+	if (!ret) {
+		payload = accept_encode(accept, &length);
+		ret = channel_send_owned(channel, MESSAGE_ACCEPT, payload, length, error);
+	}
+	if (!ret)
+		ret = destination->transport->accept(
+			destination->endpoint,
+			clock_now_ns() + destination->config.timeouts.connect_ns, error);
+	explicit_bzero(secret, sizeof(secret));
+	return ret;
+}
+
 int destination_prepare(struct ramlift_destination *destination, struct ramlift_error *error)
 {
 	struct registrar_config registrar = {
@@ -223,33 +185,25 @@ int destination_prepare(struct ramlift_destination *destination, struct ramlift_
 		.context = destination,
 	};
 	struct accept accept = { .fresh = true }; /* create() or clear() promise zeros */
+	struct session *session = &destination->session;
 	struct address local;
-	uint32_t length;
-	void *payload;
 	int ret;
 
-	session_enter(&destination->session, RAMLIFT_PHASE_PREPARE);
+	session_enter(session, RAMLIFT_PHASE_PREPARE);
 	ret = channel_local_address(destination->session.channel, &local);
 	if (ret)
 		return error_set(error, ret, "the connection broke: %s", strerror(-ret));
 	ret = choose_transport(destination, (struct sockaddr *)&local.socket, &accept.transport,
 			       error);
+	session_checked(session, "transport", ret, error);
 	if (!ret)
-		ret = create_guest(destination, error);
+		ret = session_checked(session, "machine", create_guest(destination, error), error);
 	if (!ret)
-		ret = listen_for_lanes(destination, &local, &accept, error);
+		ret = session_checked(session, "lanes",
+				      accept_source(destination, &local, &accept, error), error);
 	if (ret)
 		return ret;
-	payload = accept_encode(&accept, &length);
-	ret = channel_send_owned(destination->session.channel, MESSAGE_ACCEPT, payload, length,
-				 error);
-	if (ret)
-		return ret;
-	ret = destination->transport->accept(
-		destination->endpoint, clock_now_ns() + destination->config.timeouts.connect_ns,
-		error);
-	if (ret)
-		return ret;
+	FAULT_POINT("destination-lanes-up");
 	registrar.transport = destination->transport;
 	registrar.endpoint = destination->endpoint;
 	registrar.n_slices = destination->ram.n_slices;

@@ -104,6 +104,16 @@ static inline uint64_t dirty_bitmap_claim(struct dirty_bitmap *bitmap, uint64_t 
 	return atomic_fetch_and(&bitmap->summary[summary], ~mask) & mask;
 }
 
+/* Give back words that were claimed and have not been taken. */
+static inline void dirty_bitmap_unclaim(struct dirty_bitmap *bitmap, uint64_t summary,
+					uint64_t words)
+{
+	if (!words)
+		return;
+	atomic_fetch_or(&bitmap->summary[summary], words);
+	dirty_bitmap_flag(bitmap->top, summary);
+}
+
 static inline uint64_t dirty_bitmap_take(struct dirty_bitmap *bitmap, uint64_t word)
 {
 	return atomic_exchange(&bitmap->words[word], 0);

@@ -45,14 +45,22 @@ void dirty_set_add(struct ramlift_dirty_sink *set, uint64_t stripe, uint64_t bit
 	atomic_fetch_add(&set->added_pages, (uint64_t)__builtin_popcountll(fresh));
 }
 
-static void add_pages(struct ramlift_dirty_sink *set, unsigned region, uint64_t first_page,
-		      uint64_t n_pages)
+/* Stripes of a region, all of them or some: see dirty_set_mark_stripes(). */
+struct choice {
+	unsigned region, n;
+	uint64_t numbers;
+};
+
+static void add_pages(struct ramlift_dirty_sink *set, const struct choice *choice,
+		      uint64_t first_page, uint64_t n_pages)
 {
 	while (n_pages) {
 		uint64_t stripe;
 		uint64_t bits = stripe_take(&first_page, &n_pages, &stripe);
 
-		dirty_set_add(set, set->ram->first_stripe[region] + stripe, bits);
+		stripe += set->ram->first_stripe[choice->region];
+		if (choice->numbers >> stripe % choice->n & 1)
+			dirty_set_add(set, stripe, bits);
 	}
 }
 
@@ -87,9 +95,9 @@ void ramlift_dirty_mark_words(struct ramlift_dirty_sink *sink, unsigned region, 
 }
 
 /* Mark the data of a memfd's part; false where the file cannot tell. */
-static bool mark_data(struct ramlift_dirty_sink *set, unsigned index)
+static bool mark_data(struct ramlift_dirty_sink *set, const struct choice *choice)
 {
-	const struct ramlift_region *region = &set->ram->regions[index];
+	const struct ramlift_region *region = &set->ram->regions[choice->region];
 	off_t begin = (off_t)region->memfd_offset;
 	off_t end = begin + (off_t)region->size_bytes;
 	off_t position = begin;
@@ -107,22 +115,27 @@ static bool mark_data(struct ramlift_dirty_sink *set, unsigned index)
 			return false;
 		if (hole > end)
 			hole = end;
-		add_pages(set, index, (uint64_t)(data - begin) / RAMLIFT_PAGE_BYTES,
+		add_pages(set, choice, (uint64_t)(data - begin) / RAMLIFT_PAGE_BYTES,
 			  ((uint64_t)(hole - data) + RAMLIFT_PAGE_BYTES - 1) / RAMLIFT_PAGE_BYTES);
 		position = hole;
 	}
 	return true;
 }
 
+void dirty_set_mark_stripes(struct ramlift_dirty_sink *set, unsigned region, unsigned n,
+			    uint64_t numbers, bool skip_holes)
+{
+	const struct choice choice = { region, n, numbers };
+
+	if (skip_holes && set->ram->regions[region].memfd >= 0 && mark_data(set, &choice))
+		return;
+	add_pages(set, &choice, 0, region_pages(&set->ram->regions[region]));
+}
+
 void dirty_set_mark_present(struct ramlift_dirty_sink *set, bool skip_holes)
 {
-	for (unsigned i = 0; i < set->ram->n_regions; i++) {
-		const struct ramlift_region *region = &set->ram->regions[i];
-
-		if (skip_holes && region->memfd >= 0 && mark_data(set, i))
-			continue;
-		add_pages(set, i, 0, region_pages(region));
-	}
+	for (unsigned i = 0; i < set->ram->n_regions; i++)
+		dirty_set_mark_stripes(set, i, 1, 1, skip_holes);
 }
 
 bool dirty_set_has(const struct ramlift_dirty_sink *set, uint64_t first_stripe, uint64_t n_stripes)

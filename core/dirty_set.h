@@ -36,6 +36,10 @@ void dirty_set_fini(struct ramlift_dirty_sink *set);
  */
 void dirty_set_mark_present(struct ramlift_dirty_sink *set, bool skip_holes);
 
+/* The same for some stripes of one region: those whose number, modulo n, is a bit of numbers. */
+void dirty_set_mark_stripes(struct ramlift_dirty_sink *set, unsigned region, unsigned n,
+			    uint64_t numbers, bool skip_holes);
+
 /* Pages of one stripe straight into dirty: they were not written just now. Any thread. */
 void dirty_set_add(struct ramlift_dirty_sink *set, uint64_t stripe, uint64_t bits);
 

@@ -3,7 +3,9 @@
  * Named points of a session at which tests let a process die, stand still, or lose a lane. They
  * exist in builds with -DRAMLIFT_FAULT_POINTS only, where the environment says what happens:
  *
- *   RAMLIFT_FAULT=POINT:ACTION     kill (SIGKILL), stop (SIGSTOP), or what the point itself offers
+ *   RAMLIFT_FAULT=POINT:ACTION[:N]  kill (SIGKILL), stop (SIGSTOP), or what the point itself offers
+ *
+ * It happens once in the life of a process: when the point is passed for the Nth time (1).
  */
 #ifndef CORE_FAULT_POINT_H
 #define CORE_FAULT_POINT_H

@@ -205,13 +205,17 @@ static int send_stripe(struct lane *lane, struct batch *batch, uint64_t stripe, 
 /* Of the 64 stripes that a summary word speaks for, those of the lane. */
 static uint64_t own_stripes(const struct lane_share *share, uint64_t summary)
 {
-	uint64_t first = (share->number + share->n - summary * 64 % share->n) % share->n;
+	uint64_t numbers = atomic_load_explicit(&share->numbers, memory_order_acquire);
 	uint64_t stripes = 0;
 
-	if (share->n == 1)
+	if (numbers == ~0ull >> (64 - share->n))
 		return ~0ull;
-	for (uint64_t i = first; i < 64; i += share->n)
-		stripes |= 1ull << i;
+	for (unsigned number; bit_next(&numbers, &number);) {
+		uint64_t i = (number + share->n - summary * 64 % share->n) % share->n;
+
+		for (; i < 64; i += share->n)
+			stripes |= 1ull << i;
+	}
 	return stripes;
 }
 
@@ -237,9 +241,12 @@ static int sweep_region(struct lane *lane, struct batch *batch, unsigned region,
 			if (!bits)
 				continue;
 			*found = true;
+			lane->taken_pages += (unsigned)__builtin_popcountll(bits);
 			ret = send_stripe(lane, batch, s * 64 + i, bits);
-			if (ret)
+			if (ret) {
+				dirty_bitmap_unclaim(dirty, s, stripes);
 				return ret;
+			}
 		}
 		if (lanes_stopping(lane->lanes))
 			return -ECANCELED;

@@ -11,13 +11,20 @@
 #include "core/lane.h"
 #include "core/placement.h"
 
+/* A lane that is lost has something to send, until others do that. */
+static unsigned n_carrying(struct lanes *lanes)
+{
+	return lanes->config.n_lanes -
+	       (unsigned)__builtin_popcountll(atomic_load(&lanes->replaced));
+}
+
 /* Sleep until there has been a wake since `seen`, or the state changes. */
 static void await_work(struct lanes *lanes, uint64_t seen)
 {
 	bool dry;
 
 	pthread_mutex_lock(&lanes->lock);
-	dry = ++lanes->n_idle == lanes->config.n_lanes && lanes->work == seen;
+	dry = ++lanes->n_idle == n_carrying(lanes) && lanes->work == seen;
 	pthread_mutex_unlock(&lanes->lock);
 	if (dry && lanes->config.dry)
 		lanes->config.dry(lanes->config.context);
@@ -50,6 +57,7 @@ static int run(struct lane *lane)
 		 * is the last. */
 		bool last = atomic_load(&lanes->state) == FINISHING;
 		uint64_t seen = work_seen(lanes);
+		unsigned given = atomic_load(&lane->given);
 		bool found;
 
 		ret = lane_sweep(lane, &batch, &found);
@@ -57,6 +65,7 @@ static int run(struct lane *lane)
 			return ret;
 		if (lanes_stopping(lanes))
 			return -ECANCELED;
+		atomic_store(&lane->been_through, given);
 		if (found)
 			continue;
 		if (last)
@@ -68,7 +77,7 @@ static int run(struct lane *lane)
 		await_work(lanes, seen);
 	}
 	/* What it drains may be what others wait for to go. */
-	ret = config->transport->token(config->endpoint, lane->index, lanes->token, &lane->error);
+	ret = config->transport->token(config->endpoint, lane->index, lane->token, &lane->error);
 	if (!ret)
 		lane_release_slice(lane);
 	return ret;
@@ -88,27 +97,34 @@ static void settle(struct lane *lane)
 	pthread_setname_np(pthread_self(), name);
 }
 
+/* Nothing more is to come of any lane. Under the lock. */
+static bool have_ended(struct lanes *lanes)
+{
+	return lanes->failed || lanes->n_done == n_carrying(lanes);
+}
+
 static void *lane_thread(void *argument)
 {
 	struct lane *lane = argument;
 	struct lanes *lanes = lane->lanes;
+	const struct lanes_config *config = &lanes->config;
 	bool ended;
 	int ret;
 
 	settle(lane);
 	ret = run(lane);
 	pthread_mutex_lock(&lanes->lock);
-	lanes->n_done++;
-	if (ret && !lanes->failed) {
-		if (!lane->error.code)
-			error_set(&lane->error, ret, "lane %u was stopped", lane->index);
-		lanes->failed = lane;
-	}
-	ended = lanes->failed || lanes->n_done == lanes->config.n_lanes;
+	if (ret)
+		lane_lose(lane, ret);
+	else
+		lanes->n_done++;
+	ended = have_ended(lanes);
 	pthread_cond_broadcast(&lanes->changed);
 	pthread_mutex_unlock(&lanes->lock);
-	if (ended && lanes->config.ended)
-		lanes->config.ended(lanes->config.context);
+	if (ended && config->ended)
+		config->ended(config->context);
+	else if (ret && config->lost)
+		config->lost(config->context);
 	return NULL;
 }
 
@@ -120,13 +136,13 @@ static void divide(struct lanes *lanes, struct lane *lane)
 
 	for (unsigned i = 0; i < config->ram->n_regions; i++) {
 		unsigned rails = config->region_rails[i], rail = lane->index / per_rail;
-		unsigned before = rails & ((1u << rail) - 1);
+		unsigned before = rails & ((1u << rail) - 1), number;
 
 		if (!(rails & 1u << rail))
 			continue;
 		lane->shares[i].n = (unsigned)__builtin_popcount(rails) * per_rail;
-		lane->shares[i].number =
-			(unsigned)__builtin_popcount(before) * per_rail + lane->index % per_rail;
+		number = (unsigned)__builtin_popcount(before) * per_rail + lane->index % per_rail;
+		atomic_store(&lane->shares[i].numbers, 1ull << number);
 	}
 }
 
@@ -140,6 +156,7 @@ static int start_threads(struct lanes *lanes)
 		lane->index = i;
 		lane->held_slice = NO_SLICE;
 		atomic_store(&lane->numa_node, -1);
+		atomic_store(&lane->given, 1);
 		divide(lanes, lane);
 		ret = pthread_create(&lane->thread, NULL, lane_thread, lane);
 		if (ret)
@@ -195,11 +212,28 @@ void lanes_wake(struct lanes *lanes)
 	broadcast(lanes);
 }
 
-void lanes_finish(struct lanes *lanes, uint64_t token)
+/* One that failed a moment ago cannot be replaced any more. Under the lock. */
+static void end_replacing(struct lanes *lanes)
 {
-	lanes->token = token;
+	uint64_t lost = lanes_lost(lanes);
+
+	if (lost && !lanes->failed)
+		lanes->failed = &lanes->lane[__builtin_ctzll(lost)];
+}
+
+void lanes_finish(struct lanes *lanes, uint64_t tokens[])
+{
+	pthread_mutex_lock(&lanes->lock);
+	for (unsigned i = 0; i < lanes->config.n_lanes; i++) {
+		if (lane_is_lost(lanes, i))
+			tokens[i] = 0;
+		lanes->lane[i].token = tokens[i];
+	}
+	end_replacing(lanes);
 	atomic_store(&lanes->state, FINISHING);
-	broadcast(lanes);
+	lanes->work++;
+	pthread_cond_broadcast(&lanes->changed);
+	pthread_mutex_unlock(&lanes->lock);
 }
 
 int lanes_wait(struct lanes *lanes, uint64_t deadline_ns, struct ramlift_error *error)
@@ -207,9 +241,9 @@ int lanes_wait(struct lanes *lanes, uint64_t deadline_ns, struct ramlift_error *
 	int failed, ret = 0;
 
 	pthread_mutex_lock(&lanes->lock);
-	while (lanes->n_done < lanes->config.n_lanes && !lanes->failed && ret != ETIMEDOUT)
+	while (!have_ended(lanes) && ret != ETIMEDOUT)
 		ret = clock_wait(&lanes->changed, &lanes->lock, deadline_ns);
-	ret = lanes->n_done < lanes->config.n_lanes ? -ETIMEDOUT : 0;
+	ret = have_ended(lanes) ? 0 : -ETIMEDOUT;
 	pthread_mutex_unlock(&lanes->lock);
 	failed = lanes_check(lanes, error);
 	if (failed)
@@ -236,19 +270,35 @@ int lanes_check(struct lanes *lanes, struct ramlift_error *error)
 bool lanes_first_pass_done(struct lanes *lanes)
 {
 	for (unsigned i = 0; i < lanes->config.n_lanes; i++) {
-		if (!atomic_load(&lanes->lane[i].sweeps))
+		struct lane *lane = &lanes->lane[i];
+
+		if (!lane_is_lost(lanes, i) &&
+		    atomic_load(&lane->been_through) != atomic_load(&lane->given))
 			return false;
 	}
-	return true;
+	return !lanes_lost(lanes);
 }
 
 uint64_t lanes_in_flight_bytes(struct lanes *lanes)
 {
 	uint64_t bytes = 0;
 
-	for (unsigned i = 0; i < lanes->config.n_lanes; i++)
-		bytes += lanes->config.transport->in_flight_bytes(lanes->config.endpoint, i);
+	for (unsigned i = 0; i < lanes->config.n_lanes; i++) {
+		if (!lane_is_lost(lanes, i))
+			bytes +=
+				lanes->config.transport->in_flight_bytes(lanes->config.endpoint, i);
+	}
 	return bytes;
+}
+
+/* All that a lane has taken from the set, or, once others carry on, all that goes again. */
+static uint64_t settled_bytes(struct lanes *lanes, unsigned index)
+{
+	struct lane *lane = &lanes->lane[index];
+
+	if (atomic_load(&lanes->replaced) >> index & 1)
+		return lane->taken_pages * RAMLIFT_PAGE_BYTES;
+	return atomic_load(&lane->bytes_sent) + atomic_load(&lane->zero_pages) * RAMLIFT_PAGE_BYTES;
 }
 
 /* What was sent is read first: a batch that is posted in between counts as in flight only. */
@@ -257,8 +307,7 @@ uint64_t lanes_done_bytes(struct lanes *lanes)
 	uint64_t bytes = 0, in_flight;
 
 	for (unsigned i = 0; i < lanes->config.n_lanes; i++)
-		bytes += atomic_load(&lanes->lane[i].bytes_sent) +
-			 atomic_load(&lanes->lane[i].zero_pages) * RAMLIFT_PAGE_BYTES;
+		bytes += settled_bytes(lanes, i);
 	in_flight = lanes_in_flight_bytes(lanes);
 	return bytes > in_flight ? bytes - in_flight : 0;
 }
@@ -274,13 +323,16 @@ void lanes_stats(struct lanes *lanes, unsigned index, struct ramlift_lane_stats 
 	stats->zero_pages = atomic_load(&lane->zero_pages);
 	stats->sweeps = atomic_load(&lane->sweeps);
 	stats->busy_ns = atomic_load(&lane->busy_ns);
+	stats->lost = lane_is_lost(lanes, index);
 }
 
 void lanes_stop(struct lanes *lanes)
 {
 	if (!lanes || !lanes->n_started)
 		return;
+	pthread_mutex_lock(&lanes->lock);
 	atomic_store(&lanes->state, STOPPING);
+	pthread_mutex_unlock(&lanes->lock);
 	lanes->config.transport->abort(lanes->config.endpoint);
 	broadcast(lanes);
 	for (unsigned i = 0; i < lanes->n_started; i++)

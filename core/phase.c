@@ -18,7 +18,8 @@ static const struct {
 		.next = TO(PREPARE) | TO(FAILED),
 		.accepts = {
 			[SIDE_SOURCE] = MSG(ACCEPT) | MSG(ABORT),
-			[SIDE_DESTINATION] = MSG(OFFER) | MSG(ABORT),
+			/* A connection's first word; after ASK there is no session. */
+			[SIDE_DESTINATION] = MSG(OFFER) | MSG(ASK) | MSG(ABORT),
 		},
 	},
 	[RAMLIFT_PHASE_PREPARE] = {
@@ -60,7 +61,12 @@ static const struct {
 	},
 	[RAMLIFT_PHASE_DONE] = { .name = "done" },
 	[RAMLIFT_PHASE_FAILED] = { .name = "failed" },
-	[RAMLIFT_PHASE_IN_DOUBT] = { .name = "in-doubt" },
+	[RAMLIFT_PHASE_IN_DOUBT] = {
+		/* Settled by the destination's word, on a connection of its own, or an operator's. */
+		.name = "in-doubt",
+		.next = TO(DONE) | TO(FAILED),
+		.accepts = { [SIDE_SOURCE] = MSG(ANSWER) | MSG(ABORT) },
+	},
 };
 
 const char *ramlift_phase_name(enum ramlift_phase phase)

@@ -92,6 +92,7 @@ struct ramlift_lane_stats {
 	uint64_t sweeps;	   /* times the lane went through all of its stripes */
 	uint64_t busy_ns;	   /* time with something to send, pacing excluded */
 	uint64_t rate_bytes_per_s; /* average since the lane began to stream */
+	bool lost;		   /* it broke, and others carry on with its stripes */
 };
 
 /* The parts of the downtime, in the order in which they happen. All in ns. */

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -10,6 +11,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/journal.h"
 
 int session_init(struct session *session, enum side side)
 {
@@ -36,12 +38,16 @@ void session_reset(struct session *session)
 	session->phase = RAMLIFT_PHASE_IDLE;
 	session->begin_ns = 0;
 	memset(&session->stats, 0, sizeof(session->stats));
+	pthread_mutex_lock(&session->lock);
+	memset(&session->info, 0, sizeof(session->info));
+	pthread_mutex_unlock(&session->lock);
 	session_publish(session);
 }
 
 static void account_phase(struct session *session, uint64_t now_ns)
 {
-	if (session->begin_ns && session->phase < RAMLIFT_PHASE_DONE) {
+	if (session->begin_ns && session->phase != RAMLIFT_PHASE_DONE &&
+	    session->phase != RAMLIFT_PHASE_FAILED) {
 		session->stats.phase_ns[session->phase] += now_ns - session->phase_begin_ns;
 		session->stats.elapsed_ns = now_ns - session->begin_ns;
 	}
@@ -76,6 +82,54 @@ void session_copy_stats(struct session *session, struct ramlift_stats *stats)
 	pthread_mutex_lock(&session->lock);
 	*stats = session->published;
 	pthread_mutex_unlock(&session->lock);
+}
+
+void session_introduce(struct session *session, const char *guest)
+{
+	struct ramlift_session_info info = { .generation = session->generation };
+	struct address local, peer;
+
+	snprintf(info.guest, sizeof(info.guest), "%s", guest);
+	journal_session_text(session->id, info.session);
+	info.protection = "";
+	if (session->channel) {
+		int fd = stream_fd(channel_stream(session->channel));
+
+		if (!address_of_socket(fd, &local))
+			strcpy(info.local, local.text);
+		if (!address_of_peer(fd, &peer))
+			strcpy(info.peer, peer.text);
+		info.protection = stream_protection(channel_stream(session->channel));
+		snprintf(info.peer_name, sizeof(info.peer_name), "%s",
+			 stream_peer_name(channel_stream(session->channel)));
+	}
+	pthread_mutex_lock(&session->lock);
+	session->info = info;
+	pthread_mutex_unlock(&session->lock);
+}
+
+void session_copy_info(struct session *session, struct ramlift_session_info *info)
+{
+	pthread_mutex_lock(&session->lock);
+	*info = session->info;
+	pthread_mutex_unlock(&session->lock);
+	if (!info->protection)
+		info->protection = "";
+}
+
+int session_checked(struct session *session, const char *check, int ret,
+		    const struct ramlift_error *error)
+{
+	struct ramlift_error failed = { .code = ret };
+
+	if (!session->checked || ret == -ECANCELED)
+		return ret;
+	if (ret && error->code)
+		failed = *error;
+	else if (ret)
+		error_set(&failed, ret, "%s", strerror(-ret));
+	session->checked(session->progress_context, check, ret ? &failed : NULL);
+	return ret;
 }
 
 int session_cancel(struct session *session)
@@ -189,19 +243,23 @@ int session_send_piece(struct session *session, unsigned stream, const void *byt
 	return channel_send_owned(session->channel, MESSAGE_STREAM, payload, length, error);
 }
 
-void session_send_abort(struct session *session, const struct ramlift_error *error)
+void session_refuse(struct channel *channel, const struct ramlift_error *error)
 {
 	struct abort_message abort = { .code = error->code ? error->code : -EIO };
 	uint32_t length;
 	void *payload;
 
-	if (!session->channel)
-		return;
 	strcpy(abort.text, error->text);
 	for (char *c = abort.text; *c; c++) {
 		if (*c < ' ' || *c > '~')
 			*c = '?';
 	}
 	payload = abort_encode(&abort, &length);
-	channel_send_owned(session->channel, MESSAGE_ABORT, payload, length, NULL);
+	channel_send_owned(channel, MESSAGE_ABORT, payload, length, NULL);
+}
+
+void session_send_abort(struct session *session, const struct ramlift_error *error)
+{
+	if (session->channel)
+		session_refuse(session->channel, error);
 }

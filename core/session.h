@@ -31,10 +31,12 @@ struct session {
 	void *carrier;
 
 	void (*progress)(void *context, const struct ramlift_stats *stats);
+	void (*checked)(void *context, const char *check, const struct ramlift_error *failed);
 	void *progress_context;
 	struct ramlift_stats stats; /* the session's thread's own; published below */
 	pthread_mutex_t lock;
 	struct ramlift_stats published;
+	struct ramlift_session_info info;
 };
 
 /* -EMFILE and the like. */
@@ -51,6 +53,16 @@ void session_enter(struct session *session, enum ramlift_phase phase);
 /* Make the figures visible and call the progress call-back. */
 void session_publish(struct session *session);
 void session_copy_stats(struct session *session, struct ramlift_stats *stats);
+
+/* Who takes part, for other threads: the guest, and as of now the id, the generation and whom the
+ * channel, if there is one, reaches. */
+void session_introduce(struct session *session, const char *guest);
+void session_copy_info(struct session *session, struct ramlift_session_info *info);
+
+/* Report that a check was passed (ret 0), or why it was not; a cancel is no verdict. Returns ret.
+ */
+int session_checked(struct session *session, const char *check, int ret,
+		    const struct ramlift_error *error);
 
 /* Any thread, signal handlers. 0 or -EALREADY. */
 int session_cancel(struct session *session);
@@ -73,5 +85,6 @@ int session_send_piece(struct session *session, unsigned stream, const void *byt
 
 /* Tell the peer why this side gives up, as far as it can still hear. */
 void session_send_abort(struct session *session, const struct ramlift_error *error);
+void session_refuse(struct channel *channel, const struct ramlift_error *error);
 
 #endif

@@ -5,7 +5,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -58,17 +60,16 @@ static uint64_t slice_bytes_for(const struct ramlift_source_config *config)
 
 static bool timeouts_make_sense(const struct ramlift_timeouts *timeouts)
 {
-	return timeouts->connect_ns && timeouts->heartbeat_ns && timeouts->prepare_ns &&
-	       timeouts->hand_over_ns;
+	return timeouts->connect_ns && timeouts->authenticate_ns && timeouts->io_ns &&
+	       timeouts->heartbeat_ns && timeouts->prepare_ns && timeouts->hand_over_ns;
 }
 
 static int check_config(const struct ramlift_source_config *config, struct ramlift_error *error)
 {
-	if (!config->guest_name || !config->guest_name[0] ||
-	    strlen(config->guest_name) >= RAMLIFT_MAX_NAME || strchr(config->guest_name, '/'))
+	if (!config->guest_name || !journal_name_fits(config->guest_name))
 		return error_set(error, -EINVAL,
 				 "the guest needs a name of 1 to %u characters, "
-				 "without a slash",
+				 "without a slash, and no dot at the start",
 				 RAMLIFT_MAX_NAME - 1);
 	if (!config->guest_ops || !config->guest_ops->pause || !config->guest_ops->resume ||
 	    !config->guest_ops->save_state || !config->dirty_source_ops ||
@@ -93,6 +94,8 @@ static int check_config(const struct ramlift_source_config *config, struct ramli
 	if (!config->state_dir || !config->to)
 		return error_set(error, -EINVAL,
 				 "the destination or the state directory is missing");
+	if (strlen(config->to) >= JOURNAL_MAX_PEER)
+		return error_set(error, -EINVAL, "the destination's name is too long");
 	for (unsigned i = 0; i < config->n_regions && i < RAMLIFT_MAX_REGIONS; i++) {
 		if (!config->regions[i].hva ||
 		    (uintptr_t)config->regions[i].hva % RAMLIFT_PAGE_BYTES)
@@ -129,26 +132,36 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 		return error_set(error, -ENOMEM, "no memory for a session");
 	source->config = *config;
 	source->config.slice_bytes = slice_bytes_for(config);
-	ret = address_parse(config->to, 0, &source->peer, error);
+	ret = security_new(&config->security, &source->security, error);
 	if (ret)
 		goto free_source;
+	ret = address_parse(config->to, 0, &source->peer, error);
+	if (ret)
+		goto free_security;
+	address_host(config->to, source->host, sizeof(source->host));
 	ret = session_init(&source->session, SIDE_SOURCE);
 	if (ret) {
 		error_set(error, ret, "cannot make a session: %s", strerror(-ret));
-		goto free_source;
+		goto free_security;
 	}
 	source->session.progress = config->progress;
+	source->session.checked = config->checked;
 	source->session.progress_context = config->progress_context;
-	source->session.generation = 1;
+	source->lock_fd = -1;
+	source->settle_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (source->settle_fd < 0) {
+		ret = error_set(error, -errno, "cannot make a session: %s", strerror(errno));
+		goto fini_session;
+	}
 	if (getrandom(source->session.id, SESSION_ID_BYTES, 0) != SESSION_ID_BYTES) {
 		ret = error_set(error, -EIO, "the kernel gives no random numbers");
-		goto fini_session;
+		goto close_settle_fd;
 	}
 	ret = ram_init(&source->ram, config->regions, config->n_regions,
 		       source->config.slice_bytes);
 	if (ret) {
 		error_set(error, ret, "no memory for the table of slices");
-		goto fini_session;
+		goto close_settle_fd;
 	}
 	ret = dirty_set_init(&source->set, &source->ram);
 	if (ret) {
@@ -161,8 +174,12 @@ int ramlift_source_new(const struct ramlift_source_config *config, struct ramlif
 
 fini_ram:
 	ram_fini(&source->ram);
+close_settle_fd:
+	close(source->settle_fd);
 fini_session:
 	session_fini(&source->session);
+free_security:
+	security_free(source->security);
 free_source:
 	free(source);
 	return ret;
@@ -175,7 +192,10 @@ void ramlift_source_free(struct ramlift_source *source)
 	dirty_bitmap_fini(&source->named);
 	dirty_set_fini(&source->set);
 	ram_fini(&source->ram);
+	source_let_go(source);
+	close(source->settle_fd);
 	session_fini(&source->session);
+	security_free(source->security);
 	free(source);
 }
 
@@ -187,6 +207,11 @@ int ramlift_source_cancel(struct ramlift_source *source)
 void ramlift_source_stats(struct ramlift_source *source, struct ramlift_stats *stats)
 {
 	session_copy_stats(&source->session, stats);
+}
+
+void ramlift_source_info(struct ramlift_source *source, struct ramlift_session_info *info)
+{
+	session_copy_info(&source->session, info);
 }
 
 int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint64_t length_bytes)
@@ -207,16 +232,4 @@ int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_t gpa, uint6
 		return 0;
 	}
 	return -ERANGE;
-}
-
-int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error)
-{
-	struct journal_entry entry = {
-		.event = event,
-		.session_id = source->session.id,
-		.generation = source->session.generation,
-		.peer = source->peer.text,
-	};
-
-	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
 }

@@ -2,13 +2,15 @@
 /*
  * The source's side of one session. source.c makes it and answers other threads; source_run.c leads
  * it through its phases, source_prepare.c through the first of them; source_switch.c is the
- * switchover; source_rates.c keeps the numbers that the controller looks at.
+ * switchover; source_rates.c keeps the numbers that the controller looks at; source_lanes.c
+ * replaces lanes that are lost.
  */
 #ifndef CORE_SOURCE_H
 #define CORE_SOURCE_H
 
 #include "core/carried.h"
 #include "core/controller.h"
+#include "core/journal.h"
 #include "core/lanes.h"
 #include "core/pins.h"
 #include "core/session.h"
@@ -31,6 +33,8 @@ struct ramlift_source {
 	struct session session;
 	struct ramlift_source_config config;
 	struct address peer;
+	char host[256]; /* the peer as it was named, without the port */
+	struct security *security;
 	struct ram ram;
 	struct ramlift_dirty_sink set;
 
@@ -40,8 +44,12 @@ struct ramlift_source {
 	unsigned region_rails[RAMLIFT_MAX_REGIONS]; /* which rails carry a region, as bits */
 	struct pins *pins;
 	struct lanes *lanes;
-	bool tracking; /* the dirty source has started */
-	bool paused;   /* the guest is, or may be */
+	uint64_t tokens[RAMLIFT_MAX_LANES]; /* what each lane ends with */
+	uint64_t
+		fencing; /* lost lanes, as bits, that the destination was told of and is to fence */
+	uint64_t fence_by_ns; /* when it must have */
+	bool tracking;	      /* the dirty source has started */
+	bool paused;	      /* the guest is, or may be */
 
 	/* When another program's migration is carried; see carried.h. */
 	const struct carried_ops *carried;
@@ -49,6 +57,12 @@ struct ramlift_source {
 	struct dirty_bitmap named;   /* pages that were ever queued */
 	_Atomic uint64_t zero_pages; /* named as zeros, and not queued */
 	uint64_t stopped_ns;	     /* since when that program's guest stands */
+
+	/* The journal, and a doubt. */
+	int lock_fd;		  /* of the guest, while the session lives; -1 */
+	int settle_fd;		  /* readable: somebody has said whose it is, or to leave */
+	_Atomic unsigned verdict; /* whose it is and who said so; 0: not known */
+	atomic_bool left;
 
 	struct source_rates rates;
 	uint64_t stream_begin_ns;
@@ -73,6 +87,13 @@ static inline uint64_t source_pin_budget_bytes(const struct ramlift_source_confi
 	return config->pin == RAMLIFT_PIN_BUDGET ? config->pin_budget_bytes : 0;
 }
 
+/*
+ * The journal's part in the beginning: the lock that says that this guest's session lives, the
+ * generation, BEGIN. -EBUSY: the guest is in doubt, or has a session.
+ */
+int source_begin(struct ramlift_source *source, struct ramlift_error *error);
+void source_let_go(struct ramlift_source *source);
+
 /* Agree with the destination; then connect the lanes and begin to stream. */
 int source_preflight(struct ramlift_source *source, struct accept *accept,
 		     struct ramlift_error *error);
@@ -86,6 +107,14 @@ int source_start_tracking(struct ramlift_source *source, struct ramlift_error *e
 int source_take_slice_key(struct ramlift_source *source, const struct message *message,
 			  struct ramlift_error *error);
 
+/* A LANE_FENCED message. -EPROTO, or -EIO where no other lane can do what that one did. */
+int source_take_lane_fenced(struct ramlift_source *source, const struct message *message,
+			    struct ramlift_error *error);
+
+/* Tell the destination of lanes that were lost; -ETIMEDOUT when it does not confirm that they are
+ * dead. */
+int source_replace_lanes(struct ramlift_source *source, struct ramlift_error *error);
+
 /* One tick's numbers: harvest, fold, and what the controller needs to know. */
 int source_tick(struct ramlift_source *source, struct decision_input *input,
 		struct ramlift_error *error);
@@ -97,8 +126,15 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
  * run. Any thread. */
 uint64_t source_remaining_bytes(struct ramlift_source *source);
 
+/* The guest belongs here: let it run, then tell the peer, with the reason. */
+void source_take_back(struct ramlift_source *source, struct ramlift_error *error);
+
 /* A line in the guest's journal, synced. */
-int source_note(struct ramlift_source *source, const char *event, struct ramlift_error *error);
+int source_note(struct ramlift_source *source, enum journal_event event,
+		struct ramlift_error *error);
+/* The same: RESOLVED. */
+int source_note_owner(struct ramlift_source *source, enum ramlift_owner owner,
+		      struct ramlift_error *error);
 
 /* Take the lanes' counters into the session's figures. */
 void source_collect_stats(struct ramlift_source *source);

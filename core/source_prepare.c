@@ -6,13 +6,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/rails.h"
 #include "core/source.h"
-
-#define IO_TIMEOUT_NS (5 * NS_PER_S)
 
 /* The offered transports that this host can use towards the peer; refuse when none is left. */
 static int usable_transports(struct ramlift_source *source, struct offer *offer,
@@ -87,21 +87,19 @@ static int await_accept(struct ramlift_source *source, const struct offer *offer
 		return error_set(error, -EPROTO, "the destination's ACCEPT makes no sense");
 	source->transport = find_transport(&source->config, offer->transports[accept->transport]);
 	source->session.stats.transport = source->transport->name;
+	FAULT_POINT("source-accepted");
 	return 0;
 }
 
-int source_preflight(struct ramlift_source *source, struct accept *accept,
-		     struct ramlift_error *error)
+static int connect_to_destination(struct ramlift_source *source, struct ramlift_error *error)
 {
-	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
-	struct offer offer = { 0 };
+	const struct ramlift_timeouts *timeouts = &source->config.timeouts;
+	int cancel_fd = source->session.cancel_fd;
+	struct stream *stream;
 	int fd, ret;
 
-	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
-	ret = usable_transports(source, &offer, error);
-	if (ret)
-		return ret;
-	ret = address_connect(&source->peer, deadline_ns, source->session.cancel_fd, &fd, error);
+	ret = address_connect(&source->peer, clock_now_ns() + timeouts->connect_ns, cancel_fd, &fd,
+			      error);
 	if (ret == -ECONNREFUSED)
 		error_set(error, ret,
 			  "%s refused the connection: is 'ramlift %sreceive' running there, on "
@@ -109,14 +107,34 @@ int source_preflight(struct ramlift_source *source, struct accept *accept,
 			  source->peer.text, source->carried ? "qemu " : "");
 	if (ret)
 		return ret;
-	ret = channel_open(fd, source->config.timeouts.heartbeat_ns, &source->session.channel,
-			   error);
+	ret = stream_connect(fd, source->security, source->host,
+			     clock_now_ns() + timeouts->authenticate_ns, cancel_fd, &stream, error);
+	if (session_checked(&source->session, "security", ret, error))
+		return ret;
+	ret = channel_open(stream, timeouts->heartbeat_ns, &source->session.channel, error);
+	if (!ret)
+		session_introduce(&source->session, source->config.guest_name);
+	return ret;
+}
+
+int source_preflight(struct ramlift_source *source, struct accept *accept,
+		     struct ramlift_error *error)
+{
+	struct offer offer = { 0 };
+	int ret;
+
+	ret = usable_transports(source, &offer, error);
+	if (!session_checked(&source->session, "transport", ret, error))
+		ret = connect_to_destination(source, error);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-connected");
 	ret = send_offer(source, &offer, error);
 	if (ret)
 		return ret;
-	return await_accept(source, &offer, accept, error);
+	FAULT_POINT("source-offered");
+	ret = await_accept(source, &offer, accept, error);
+	return session_checked(&source->session, "protocol", ret, error);
 }
 
 int source_start_tracking(struct ramlift_source *source, struct ramlift_error *error)
@@ -227,9 +245,12 @@ static int start_lanes(struct ramlift_source *source, bool fresh, struct ramlift
 		.n_rails = source_n_rails(config),
 		.n_lanes = source_n_lanes(config),
 		.region_rails = source->region_rails,
+		.skip_holes = fresh,
+		.named = source->carried ? &source->named : NULL,
 		.skip_zeros = fresh && !source->carried, /* its program has looked */
 		.bandwidth_bytes_per_s = config->bandwidth_bytes_per_s,
 		.ended = look,
+		.lost = look,
 		.dry = source->carried ? NULL : look, /* its program decides, not the tick */
 		.context = source,
 	};
@@ -261,24 +282,6 @@ static int start_streaming(struct ramlift_source *source, bool fresh, struct ram
 	return ret;
 }
 
-/* A journal that cannot be written is found out now, not with the guest paused; and what a line
- * costs is part of the downtime that is to be predicted. */
-static int begin_journal(struct ramlift_source *source, struct ramlift_error *error)
-{
-	uint64_t clock_ns = clock_now_ns(), again_ns;
-	int ret = source_note(source, "BEGIN", error);
-
-	source->rates.journal_ns = clock_lap_ns(&clock_ns);
-	if (ret || source->rates.journal_ns < source->config.max_downtime_ns / 4)
-		return ret;
-	/* The first line of a file costs more, and a disk may be busy for a moment. */
-	ret = source_note(source, "BEGIN", error);
-	again_ns = clock_lap_ns(&clock_ns);
-	if (again_ns < source->rates.journal_ns)
-		source->rates.journal_ns = again_ns;
-	return ret;
-}
-
 /* A region goes over the rails of its own NUMA node. */
 static void assign_rails(struct ramlift_source *source)
 {
@@ -293,6 +296,34 @@ static void assign_rails(struct ramlift_source *source)
 			rails_of_node(source->ram.regions[i].numa_node, nodes, n_rails);
 }
 
+/* One for each lane, none of them 0. */
+static int draw_tokens(struct ramlift_source *source, struct ramlift_error *error)
+{
+	for (unsigned i = 0; i < RAMLIFT_MAX_LANES; i++) {
+		uint64_t *token = &source->tokens[i];
+
+		if (getrandom(token, sizeof(*token), 0) != sizeof(*token))
+			return error_set(error, -EIO, "the kernel gives no random numbers");
+		*token = *token << 8 | (i + 1);
+	}
+	return 0;
+}
+
+static int connect_lanes(struct ramlift_source *source, struct transport_params *params,
+			 const struct sockaddr_storage *peers, struct ramlift_error *error)
+{
+	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.connect_ns;
+	uint8_t secret[STREAM_SECRET_BYTES];
+	int ret;
+
+	ret = channel_lane_secret(source->session.channel, secret, &params->lane_secret, error);
+	if (!ret)
+		ret = source->transport->connect(params, peers, deadline_ns, &source->endpoint,
+						 error);
+	explicit_bzero(secret, sizeof(secret));
+	return ret;
+}
+
 int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		   struct ramlift_error *error)
 {
@@ -305,7 +336,7 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 		.slices = source->ram.slices,
 		.n_slices = source->ram.n_slices,
 		.interrupt_fd = source->session.cancel_fd,
-		.io_timeout_ns = IO_TIMEOUT_NS,
+		.io_timeout_ns = source->config.timeouts.io_ns,
 	};
 	struct sockaddr_storage peers[RAMLIFT_MAX_RAILS];
 	int ret;
@@ -317,17 +348,16 @@ int source_prepare(struct ramlift_source *source, const struct accept *accept,
 	if (source->carried && !accept->fresh)
 		return error_set(error, -EPROTO,
 				 "the destination's memory is not fresh, and zeros would be lost");
-	ret = begin_journal(source, error);
+	ret = draw_tokens(source, error);
 	if (ret)
 		return ret;
 	memcpy(params.session_id, source->session.id, SESSION_ID_BYTES);
 	for (unsigned i = 0; i < params.n_rails; i++)
 		rail_address_unpack(&accept->rails[i], &source->peer.socket, &peers[i]);
-	ret = source->transport->connect(&params, peers,
-					 clock_now_ns() + source->config.timeouts.connect_ns,
-					 &source->endpoint, error);
-	if (ret)
+	ret = connect_lanes(source, &params, peers, error);
+	if (session_checked(&source->session, "lanes", ret, error))
 		return ret;
+	FAULT_POINT("source-lanes-up");
 	assign_rails(source);
 	return start_streaming(source, accept->fresh, error);
 }

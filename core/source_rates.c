@@ -146,7 +146,7 @@ void source_collect_stats(struct ramlift_source *source)
 {
 	struct ramlift_stats *stats = &source->session.stats;
 	uint64_t streaming_ns = clock_now_ns() - source->stream_begin_ns;
-	uint64_t passes = 0;
+	uint64_t passes = UINT64_MAX;
 
 	stats->n_lanes = source_n_lanes(&source->config);
 	stats->bytes_sent = 0;
@@ -159,12 +159,12 @@ void source_collect_stats(struct ramlift_source *source)
 						    (double)streaming_ns);
 		stats->bytes_sent += lane->bytes_sent;
 		stats->zero_pages += lane->zero_pages;
-		if (!i || lane->sweeps < passes)
+		if (!lane->lost && lane->sweeps < passes)
 			passes = lane->sweeps;
 	}
 	stats->zero_pages += atomic_load(&source->zero_pages);
 	if (!source->carried) { /* else they are the carrier's to know */
-		stats->passes = passes;
+		stats->passes = passes == UINT64_MAX ? 0 : passes;
 		stats->dirty_rate_bytes_per_s = (uint64_t)source->rates.dirty_rate;
 	}
 	stats->send_rate_bytes_per_s = (uint64_t)source->rates.send_rate;

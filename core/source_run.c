@@ -17,6 +17,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/source.h"
 
 #define LEAST_TICK_NS	  (2 * NS_PER_MS)
@@ -59,8 +60,11 @@ static int receive_until(struct ramlift_source *source, uint64_t tick_ns,
 			return 0;
 		if (ret)
 			return ret;
-		ret = source_take_slice_key(source, message,
-					    error); /* the one type that this phase allows */
+		/* This phase allows no others. */
+		if (message->type == MESSAGE_LANE_FENCED)
+			ret = source_take_lane_fenced(source, message, error);
+		else
+			ret = source_take_slice_key(source, message, error);
 		free(message);
 		if (ret)
 			return ret;
@@ -114,8 +118,11 @@ static int check_progress(struct ramlift_source *source, struct ramlift_error *e
 	int ret = lanes_check(source->lanes, error);
 
 	if (!ret)
-		ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
-	return ret;
+		ret = source_replace_lanes(source, error);
+	if (ret)
+		return ret;
+	ret = pins_check(source->pins, source->config.timeouts.prepare_ns, error);
+	return ret ? session_checked(&source->session, "memory", ret, error) : 0;
 }
 
 /* A carried program decides for itself; what is left to judge is the time limit. */
@@ -189,7 +196,9 @@ static int stream(struct ramlift_source *source, struct ramlift_error *error)
 		if (ret)
 			return ret;
 		session_publish(&source->session);
-		if (decision == DECISION_SWITCH_OVER)
+		FAULT_POINT("source-streaming");
+		/* What a lost lane has carried would be missing. */
+		if (decision == DECISION_SWITCH_OVER && !lanes_lost(source->lanes))
 			return 0;
 		if (decision == DECISION_GIVE_UP)
 			return give_up(source, &input, error);
@@ -205,7 +214,10 @@ static int attempt(struct ramlift_source *source, struct ramlift_error *error)
 	struct accept accept;
 	int ret;
 
-	ret = source_preflight(source, &accept, error);
+	session_enter(&source->session, RAMLIFT_PHASE_PREFLIGHT);
+	ret = source_begin(source, error);
+	if (!ret)
+		ret = source_preflight(source, &accept, error);
 	if (!ret)
 		ret = source_prepare(source, &accept, error);
 	if (!ret)
@@ -230,13 +242,13 @@ static void clean_up(struct ramlift_source *source)
 	channel_close(source->session.channel);
 	source->lanes = NULL;
 	source->pins = NULL;
+	source->limit_pages_per_s = 0; /* went with the tracking */
 	source->tracking = false;
 	source->endpoint = NULL;
 	source->session.channel = NULL;
 }
 
-/* The guest belongs here: let it run, then tell the peer. */
-static void take_back(struct ramlift_source *source, struct ramlift_error *error)
+void source_take_back(struct ramlift_source *source, struct ramlift_error *error)
 {
 	struct ramlift_error resume_error = { 0 };
 
@@ -271,7 +283,7 @@ int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *call
 	else
 		outcome = RAMLIFT_PHASE_FAILED;
 	if (outcome == RAMLIFT_PHASE_FAILED)
-		take_back(source, &error);
+		source_take_back(source, &error);
 	if (source->lanes)
 		source_collect_stats(source);
 	/* It is over when the guest runs there; here what cannot be seen from outside goes on. A
@@ -279,6 +291,8 @@ int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *call
 	if (outcome == RAMLIFT_PHASE_DONE)
 		session_enter(&source->session, outcome);
 	clean_up(source);
+	if (outcome != RAMLIFT_PHASE_IN_DOUBT)
+		source_let_go(source);
 	if (outcome != RAMLIFT_PHASE_DONE)
 		session_enter(&source->session, outcome);
 	if (ret && caller_error)

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/digest.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/source.h"
 
 #define LISTEN_EVERY_NS	  (50 * NS_PER_MS) /* to see that a registration failed */
@@ -31,6 +32,7 @@ static int pause_and_harvest(struct ramlift_source *source, uint64_t *clock_ns,
 	stats->downtime.pause_ns = clock_lap_ns(clock_ns);
 	if (ret)
 		return ret;
+	FAULT_POINT("source-paused");
 	if (source->limit_pages_per_s)
 		ret = config->dirty_source_ops->limit(config->dirty_source, 0, error);
 	if (!ret)
@@ -51,8 +53,11 @@ static int await_lanes(struct ramlift_source *source, uint64_t deadline_ns,
 	for (;;) {
 		uint64_t now_ns = clock_now_ns();
 		struct message *message;
-		int ret = lanes_wait(source->lanes, now_ns, error);
+		int ret = lanes_check(source->lanes, error);
 
+		if (ret) /* which may be a lane's -ETIMEDOUT, too */
+			return ret;
+		ret = lanes_wait(source->lanes, now_ns, error);
 		/* A SLICE_KEY must not come later than this: nobody would wait for it. */
 		if (!ret && !pins_settled(source->pins))
 			ret = -ETIMEDOUT;
@@ -89,8 +94,9 @@ static int stop_and_copy(struct ramlift_source *source, struct final *final, voi
 	ret = pause_and_harvest(source, clock_ns, error);
 	if (ret)
 		return ret;
-	memcpy(&final->token, source->session.id, sizeof(final->token));
-	lanes_finish(source->lanes, final->token);
+	final->n_lanes = source_n_lanes(config);
+	memcpy(final->tokens, source->tokens, sizeof(final->tokens));
+	lanes_finish(source->lanes, final->tokens);
 	ret = config->guest_ops->save_state(config->guest, state, &state_bytes, error);
 	downtime->save_ns = clock_lap_ns(clock_ns);
 	if (ret)
@@ -100,6 +106,7 @@ static int stop_and_copy(struct ramlift_source *source, struct final *final, voi
 	final->state = *state;
 	final->state_bytes = (uint32_t)state_bytes;
 	ret = await_lanes(source, *clock_ns + config->timeouts.hand_over_ns, error);
+	session_checked(&source->session, "tokens", ret, error);
 	downtime->drain_ns = clock_lap_ns(clock_ns);
 	if (ret)
 		return ret;
@@ -129,13 +136,18 @@ static int await_prepared(struct ramlift_source *source, const struct final *fin
 	if (ret)
 		return error_set(error, ret, "the destination's PREPARED makes no sense");
 	if (final->verify && prepared.digest != final->digest)
-		return error_set(error, -EBADMSG,
-				 "the destination's memory differs from the source's");
+		ret = error_set(error, -EBADMSG,
+				"the destination's memory differs from the source's");
+	if (final->verify)
+		session_checked(&source->session, "digest", ret, error);
+	if (ret)
+		return ret;
 	stats->verified = final->verify;
 	stats->digest = final->digest;
 	stats->downtime.fence_ns = prepared.fence_ns;
 	stats->downtime.load_ns = prepared.load_ns;
 	stats->downtime.verify_ns += prepared.verify_ns;
+	FAULT_POINT("source-prepared");
 	return 0;
 }
 
@@ -147,10 +159,9 @@ static int in_doubt(struct ramlift_source *source, const struct ramlift_error *w
 	return error_set(
 		error, -EINPROGRESS,
 		"IN DOUBT: the guest was handed to %s, which has not said that it runs (%.200s). "
-		"It stays paused here; look at the destination, then %s",
-		source->peer.text, why->text,
-		source->carried ? "resume it on one side, and end it on the other"
-				: "'ramlift resolve'");
+		"It stays paused here until the destination, or 'ramlift resolve %s', says whose "
+		"it is",
+		source->peer.text, why->text, source->config.guest_name);
 }
 
 static int await_started(struct ramlift_source *source, struct ramlift_error *error)
@@ -166,11 +177,12 @@ static int await_started(struct ramlift_source *source, struct ramlift_error *er
 	if (ret == -EREMOTEIO) {
 		/* Its own word: the guest has not run there and never will. So it is ours again. */
 		*error = why;
-		source_note(source, "REFUSED", NULL);
+		source_note(source, JOURNAL_REFUSED, NULL);
 		return ret;
 	}
 	if (ret)
 		return in_doubt(source, &why, error);
+	FAULT_POINT("source-started");
 	ret = started_decode(message->payload, message->length_bytes, &started);
 	free(message);
 	if (!ret)
@@ -192,17 +204,22 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 		return error_set(error, -ENOMEM, "no memory for the message COMMIT");
 	ret = session_commit(&source->session, error);
 	if (!ret) {
-		ret = source_note(source, "COMMIT", error);
-		if (ret) /* the line may be there all the same, and the guest stays here */
-			source_note(source, "REFUSED", NULL);
+		FAULT_POINT("source-before-commit");
+		ret = source_note(source, JOURNAL_COMMIT, error);
+		if (session_checked(&source->session, "journal", ret,
+				    error)) /* the line may be there all the same, and the guest
+					       stays here */
+			source_note(source, JOURNAL_REFUSED, NULL);
 	}
 	if (ret) {
 		free(payload);
 		return ret;
 	}
 	session_enter(&source->session, RAMLIFT_PHASE_COMMITTED);
+	FAULT_POINT("source-after-commit");
 	if (channel_send_owned(source->session.channel, MESSAGE_COMMIT, payload, length, &why))
 		return in_doubt(source, &why, error);
+	FAULT_POINT("source-commit-sent");
 	return await_started(source, error);
 }
 
@@ -247,6 +264,7 @@ static int hand_over(struct ramlift_source *source, const struct final *final,
 	session_enter(&source->session, RAMLIFT_PHASE_HAND_OVER);
 	payload = final_encode(final, &length);
 	ret = channel_send_owned(source->session.channel, MESSAGE_FINAL, payload, length, error);
+	FAULT_POINT("source-final-sent");
 	if (!ret)
 		ret = await_prepared(source, final, error);
 	if (!ret && source->carried)
@@ -279,6 +297,6 @@ int source_switch_over(struct ramlift_source *source, struct ramlift_error *erro
 		   downtime->load_ns + downtime->start_ns;
 	downtime->commit_ns = downtime->total_ns > parts_ns ? downtime->total_ns - parts_ns : 0;
 	source->session.stats.bytes_remaining = 0;
-	source_note(source, "STARTED", NULL); /* for the record only: the guest runs there */
+	source_note(source, JOURNAL_STARTED, NULL); /* for the record only: the guest runs there */
 	return 0;
 }

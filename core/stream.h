@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "core/address.h"
 #include "core/ramlift.h"
@@ -45,7 +46,8 @@ int stream_connect_lane(int fd, const uint8_t *secret, uint64_t deadline_ns, int
 int stream_accept_lane(int fd, const uint8_t *secret, uint64_t deadline_ns, int interrupt_fd,
 		       struct stream **stream, struct ramlift_error *error);
 
-/* A secret that only the two ends of this connection have, for one purpose. False: it is plain. */
+/* A secret that only the two ends of this connection have, for one purpose. False: it is plain, or
+ * there is no memory. */
 bool stream_secret(struct stream *stream, const char *purpose, uint8_t secret[STREAM_SECRET_BYTES]);
 
 /*
@@ -57,15 +59,27 @@ int stream_send(struct stream *stream, const void *data, size_t n, uint64_t dead
 int stream_receive(struct stream *stream, void *data, size_t n, uint64_t deadline_ns,
 		   int interrupt_fd);
 
+/* As stream_send() of each of them, but in few and large records; the vectors are used up. Not for
+ * a plain stream. */
+int stream_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n,
+			uint64_t deadline_ns, int interrupt_fd);
+
 /* The socket below, to wait for, shut down, and ask for addresses. */
 int stream_fd(const struct stream *stream);
 
 /* May stream_receive() have something although the socket is not readable? */
 bool stream_has_pending(struct stream *stream);
 
-/* "tls-certificate", "tls-psk" or "plaintext"; and whom the peer has proved to be, or "". */
+/* "tls-certificate", "tls-psk" or "plaintext", static strings. */
 const char *stream_protection(const struct stream *stream);
+bool stream_is_plain(const struct stream *stream);
+
+/* Whom the peer has proved to be: a name in its certificate, "psk", or "". */
 const char *stream_peer_name(const struct stream *stream);
+
+/* Nothing is sent any more; let what was sent arrive, and drop what still comes, until the peer has
+ * closed its end too or the deadline is there. No other thread may use the stream. */
+void stream_say_goodbye(struct stream *stream, uint64_t deadline_ns);
 
 /* Close the socket, too. NULL is fine. */
 void stream_free(struct stream *stream);

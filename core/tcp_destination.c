@@ -66,12 +66,27 @@ static unsigned one_call(const struct iovec *vectors, unsigned n)
 	return i;
 }
 
-/* Fill all of the vectors from a blocking socket. */
-static int receive_vectors(int fd, struct iovec *vectors, unsigned n)
+/* The same under TLS. What has been tampered with is not what the source sent: -EBADMSG. */
+static int receive_encrypted(struct stream *stream, const struct iovec *vectors, unsigned n)
 {
+	for (unsigned i = 0; i < n; i++) {
+		int ret = stream_receive(stream, vectors[i].iov_base, vectors[i].iov_len,
+					 LANE_DEADLINE_NS, -1);
+
+		if (ret)
+			return ret == -EPROTO ? -EBADMSG : ret;
+	}
+	return 0;
+}
+
+/* Fill all of the vectors. */
+static int receive_vectors(struct tcp_lane *lane, struct iovec *vectors, unsigned n)
+{
+	if (!stream_is_plain(lane->stream))
+		return receive_encrypted(lane->stream, vectors, n);
 	while (n) {
 		struct msghdr message = { .msg_iov = vectors, .msg_iovlen = one_call(vectors, n) };
-		ssize_t received = recvmsg(fd, &message, MSG_WAITALL);
+		ssize_t received = recvmsg(lane->fd, &message, MSG_WAITALL);
 
 		if (!received)
 			return -ECONNRESET;
@@ -92,14 +107,24 @@ static int receive_vectors(int fd, struct iovec *vectors, unsigned n)
 	return 0;
 }
 
+/* Is what the batch does not need 0, so that it may mean something one day? */
+static bool header_is_clean(const struct batch_header *header)
+{
+	static const struct write_header unused[TRANSPORT_MAX_BATCH];
+	unsigned n_writes = be32toh(header->n_writes);
+
+	return !header->reserved && n_writes <= TRANSPORT_MAX_BATCH &&
+	       (!n_writes || !header->token) &&
+	       !memcmp(&header->writes[n_writes], unused,
+		       (TRANSPORT_MAX_BATCH - n_writes) * sizeof(unused[0]));
+}
+
 /* Where the bytes of a batch's writes go. false: somewhere that is not guest memory. */
 static bool place_writes(const struct endpoint *endpoint, const struct batch_header *header,
 			 struct iovec *vectors)
 {
 	unsigned n_writes = be32toh(header->n_writes);
 
-	if (n_writes > TRANSPORT_MAX_BATCH)
-		return false;
 	for (unsigned i = 0; i < n_writes; i++) {
 		const struct write_header *write = &header->writes[i];
 
@@ -121,9 +146,11 @@ static int receive_until_token(struct tcp_lane *lane, uint64_t *token)
 
 	for (;;) {
 		vectors[n_writes] = (struct iovec){ &header, sizeof(header) };
-		ret = receive_vectors(lane->fd, vectors, n_writes + 1);
+		ret = receive_vectors(lane, vectors, n_writes + 1);
 		if (ret)
 			return ret;
+		if (!header_is_clean(&header))
+			return -EPROTO;
 		n_writes = be32toh(header.n_writes);
 		if (!n_writes)
 			break;
@@ -141,6 +168,8 @@ static void *receive_thread(void *argument)
 	uint64_t token = 0;
 	int ret = receive_until_token(lane, &token);
 
+	if (ret) /* the source is to notice, too */
+		shutdown(lane->fd, SHUT_RDWR);
 	pthread_mutex_lock(&endpoint->lock);
 	lane->status = ret;
 	lane->token = token;
@@ -160,34 +189,57 @@ static bool hello_is_ours(const struct endpoint *endpoint, const struct lane_hel
 	       !memcmp(hello->session_id, endpoint->params.session_id, SESSION_ID_BYTES);
 }
 
-static int join_lane(struct endpoint *endpoint, int fd, unsigned index, struct ramlift_error *error)
+static int join_lane(struct endpoint *endpoint, struct stream *stream, unsigned index,
+		     struct ramlift_error *error)
 {
 	struct tcp_lane *lane = &endpoint->lanes[index];
 	const uint8_t welcome = 1;
 	int ret;
 
-	ret = send_all(fd, &welcome, sizeof(welcome), clock_now_ns() + HELLO_TIMEOUT_NS,
-		       endpoint->params.interrupt_fd);
-	if (!ret)
-		ret = tcp_set_blocking(fd);
+	ret = stream_send(stream, &welcome, sizeof(welcome), clock_now_ns() + HELLO_TIMEOUT_NS,
+			  endpoint->params.interrupt_fd);
 	if (ret) {
-		close(fd);
+		stream_free(stream);
 		return error_set(error, ret, "lane %u broke while it joined: %s", index,
 				 strerror(-ret));
 	}
-	lane->fd = fd;
-	ret = -pthread_create(&lane->thread, NULL, receive_thread, lane);
+	ret = tcp_lane_attach(lane, stream);
+	if (!ret)
+		ret = -pthread_create(&lane->thread, NULL, receive_thread, lane);
 	if (ret)
-		return error_set(error, ret, "cannot start a thread for lane %u", index);
+		return error_set(error, ret, "cannot start lane %u: %s", index, strerror(-ret));
 	lane->has_thread = true;
 	return 0;
+}
+
+/* Who it is must be told in time. */
+static int hear_hello(struct endpoint *endpoint, int fd, struct stream **result,
+		      struct lane_hello *hello)
+{
+	uint64_t deadline_ns = clock_now_ns() + HELLO_TIMEOUT_NS;
+	int interrupt_fd = endpoint->params.interrupt_fd;
+	struct stream *stream;
+	int ret;
+
+	ret = stream_accept_lane(fd, endpoint->params.lane_secret, deadline_ns, interrupt_fd,
+				 &stream, NULL);
+	if (ret)
+		return ret;
+	ret = stream_receive(stream, hello, sizeof(*hello), deadline_ns, interrupt_fd);
+	if (!ret && !hello_is_ours(endpoint, hello))
+		ret = -EACCES;
+	if (ret)
+		stream_free(stream);
+	else
+		*result = stream;
+	return ret;
 }
 
 /* One connection: 1 if it became a lane, 0 if it was a stranger. */
 static int admit(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error)
 {
-	uint64_t hello_deadline_ns = clock_now_ns() + HELLO_TIMEOUT_NS;
 	struct lane_hello hello;
+	struct stream *stream;
 	int fd, ret;
 
 	ret = wait_for_fd(endpoint->listen_fd, POLLIN, deadline_ns, endpoint->params.interrupt_fd);
@@ -198,31 +250,27 @@ static int admit(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift
 	fd = accept4(endpoint->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0)
 		return 0; /* it went away again */
-	ret = receive_all(fd, &hello, sizeof(hello), hello_deadline_ns,
-			  endpoint->params.interrupt_fd);
-	if (ret || !hello_is_ours(endpoint, &hello)) {
-		close(fd);
+	if (hear_hello(endpoint, fd, &stream, &hello))
 		return 0;
-	}
-	ret = join_lane(endpoint, fd, be16toh(hello.lane), error);
+	ret = join_lane(endpoint, stream, be16toh(hello.lane), error);
 	return ret ? ret : 1;
 }
 
 int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error)
 {
-	for (unsigned joined = 0; joined < endpoint->params.n_lanes;) {
-		int ret = admit(endpoint, deadline_ns, error);
+	int ret = 0;
 
-		if (ret < 0)
-			return ret;
-		if (atomic_load(&endpoint->aborted))
-			return error_set(error, -ECANCELED, "cancelled");
-		if (!ret && clock_now_ns() >= deadline_ns)
-			return error_set(error, -ETIMEDOUT,
-					 "only strangers connected, not the source's lanes");
-		joined += (unsigned)ret;
+	for (unsigned joined = 0; joined < endpoint->params.n_lanes && ret >= 0;) {
+		ret = admit(endpoint, deadline_ns, error);
+		if (ret >= 0 && atomic_load(&endpoint->aborted))
+			ret = error_set(error, -ECANCELED, "cancelled");
+		else if (!ret && clock_now_ns() >= deadline_ns)
+			ret = error_set(error, -ETIMEDOUT,
+					"only strangers connected, not the source's lanes");
+		joined += ret > 0;
 	}
-	return 0;
+	endpoint->params.lane_secret = NULL; /* may be gone now */
+	return ret < 0 ? ret : 0;
 }
 
 /* 1: the token is here; 0: not yet. Under the lock. */
@@ -230,8 +278,8 @@ static int check_token(const struct tcp_lane *lane, uint64_t token, struct ramli
 {
 	if (lane->status == -EPROTO)
 		return error_set(error, -EPROTO,
-				 "lane %u carried a write outside guest memory or a batch that is "
-				 "too long",
+				 "lane %u carried a write outside guest memory, or a batch that is "
+				 "too long or malformed",
 				 lane->index);
 	if (lane->status)
 		return error_set(error, lane->status, "lane %u broke: %s", lane->index,
@@ -259,14 +307,14 @@ static int await_change(struct endpoint *endpoint, unsigned lane, uint64_t deadl
 	return 0;
 }
 
-int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+int tcp_await_tokens(struct endpoint *endpoint, const uint64_t *tokens, uint64_t deadline_ns,
 		     struct ramlift_error *error)
 {
 	int ret = 0;
 
 	pthread_mutex_lock(&endpoint->lock);
 	for (unsigned i = 0; i < endpoint->params.n_lanes && ret >= 0;) {
-		ret = check_token(&endpoint->lanes[i], token, error);
+		ret = tokens[i] ? check_token(&endpoint->lanes[i], tokens[i], error) : 1;
 		if (ret == 1)
 			i++;
 		else if (!ret)
@@ -276,23 +324,23 @@ int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadlin
 	return ret < 0 ? ret : 0;
 }
 
-static void join_threads(struct endpoint *endpoint)
+/* When its thread has ended, nobody writes guest memory by this lane any more. */
+int tcp_fence_lane(struct endpoint *endpoint, unsigned index, struct ramlift_error *error)
 {
-	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
-		struct tcp_lane *lane = &endpoint->lanes[i];
+	struct tcp_lane *lane = &endpoint->lanes[index];
 
-		if (!lane->has_thread)
-			continue;
-		shutdown(lane->fd, SHUT_RDWR);
-		pthread_join(lane->thread, NULL);
-		lane->has_thread = false;
-	}
+	(void)error;
+	if (!lane->has_thread)
+		return 0;
+	shutdown(lane->fd, SHUT_RDWR);
+	pthread_join(lane->thread, NULL);
+	lane->has_thread = false;
+	return 0;
 }
 
-/* When the threads have ended, nobody writes guest memory any more. */
 int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error)
 {
-	(void)error;
-	join_threads(endpoint);
+	for (unsigned i = 0; i < endpoint->params.n_lanes; i++)
+		tcp_fence_lane(endpoint, i, error);
 	return 0;
 }

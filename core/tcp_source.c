@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/ramlift.h"
 #include "core/tcp_transport.h"
 
@@ -37,37 +38,62 @@ static void bound_queue(int fd)
 		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &queue_bytes, sizeof(queue_bytes));
 }
 
-static int connect_lane(struct endpoint *endpoint, const struct address *peer, unsigned index,
-			uint64_t deadline_ns, struct ramlift_error *error)
+/* Bound what a post may take. */
+static int set_timeout(const struct endpoint *endpoint, int fd)
 {
-	int interrupt_fd = endpoint->params.interrupt_fd;
+	const struct timeval timeout = {
+		.tv_sec = (time_t)(endpoint->params.io_timeout_ns / NS_PER_S),
+		.tv_usec = (suseconds_t)(endpoint->params.io_timeout_ns % NS_PER_S / NS_PER_US),
+	};
+
+	return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) ? -errno : 0;
+}
+
+static int introduce(const struct endpoint *endpoint, struct stream *stream, unsigned index,
+		     uint64_t deadline_ns)
+{
 	struct lane_hello hello = {
 		.magic = htobe32(HELLO_MAGIC),
 		.lane = htobe16((uint16_t)index),
 		.n_lanes = htobe16((uint16_t)endpoint->params.n_lanes),
 	};
-	struct timeval timeout = {
-		.tv_sec = (time_t)(endpoint->params.io_timeout_ns / NS_PER_S),
-		.tv_usec = (suseconds_t)(endpoint->params.io_timeout_ns % NS_PER_S / NS_PER_US),
-	};
+	int interrupt_fd = endpoint->params.interrupt_fd;
 	uint8_t welcome;
+	int ret;
+
+	memcpy(hello.session_id, endpoint->params.session_id, SESSION_ID_BYTES);
+	ret = stream_send(stream, &hello, sizeof(hello), deadline_ns, interrupt_fd);
+	if (!ret)
+		ret = stream_receive(stream, &welcome, sizeof(welcome), deadline_ns, interrupt_fd);
+	return ret;
+}
+
+static int connect_lane(struct endpoint *endpoint, const struct address *peer, unsigned index,
+			uint64_t deadline_ns, struct ramlift_error *error)
+{
+	struct ramlift_error why = { 0 };
+	struct stream *stream;
 	int one = 1;
 	int fd, ret;
 
-	memcpy(hello.session_id, endpoint->params.session_id, SESSION_ID_BYTES);
-	ret = address_connect(peer, deadline_ns, interrupt_fd, &fd, error);
+	ret = address_connect(peer, deadline_ns, endpoint->params.interrupt_fd, &fd, error);
 	if (ret)
 		return ret;
-	endpoint->lanes[index].fd = fd;
 	bound_queue(fd);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* the token must not wait */
-	ret = send_all(fd, &hello, sizeof(hello), deadline_ns, interrupt_fd);
-	if (!ret)
-		ret = receive_all(fd, &welcome, sizeof(welcome), deadline_ns, interrupt_fd);
-	if (!ret)
-		ret = tcp_set_blocking(fd);
-	if (!ret && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)))
-		ret = -errno;
+	ret = stream_connect_lane(fd, endpoint->params.lane_secret, deadline_ns,
+				  endpoint->params.interrupt_fd, &stream, &why);
+	if (ret)
+		return error_set(error, ret, "lane %u was not admitted at %s: %s", index,
+				 peer->text, why.text);
+	ret = introduce(endpoint, stream, index, deadline_ns);
+	if (ret) {
+		stream_free(stream);
+	} else {
+		ret = tcp_lane_attach(&endpoint->lanes[index], stream);
+		if (!ret)
+			ret = set_timeout(endpoint, stream_fd(stream));
+	}
 	if (ret)
 		return error_set(error, ret, "lane %u was not admitted at %s: %s", index,
 				 peer->text, strerror(-ret));
@@ -94,6 +120,7 @@ int tcp_connect(const struct transport_params *params, const struct sockaddr_sto
 			return ret;
 		}
 	}
+	endpoint->params.lane_secret = NULL; /* may be gone now */
 	*result = endpoint;
 	return 0;
 }
@@ -109,9 +136,19 @@ static int send_error(struct tcp_lane *lane, int code, struct ramlift_error *err
 	return error_set(error, -code, "lane %u broke: %s", lane->index, strerror(code));
 }
 
+static int send_encrypted(struct tcp_lane *lane, struct iovec *vectors, unsigned n,
+			  struct ramlift_error *error)
+{
+	int ret = stream_send_vectors(lane->stream, vectors, n, LANE_DEADLINE_NS, -1);
+
+	return ret ? send_error(lane, ret == -ETIMEDOUT ? EAGAIN : -ret, error) : 0;
+}
+
 static int send_vectors(struct tcp_lane *lane, struct iovec *vectors, unsigned n,
 			struct ramlift_error *error)
 {
+	if (!stream_is_plain(lane->stream))
+		return send_encrypted(lane, vectors, n, error);
 	while (n) {
 		struct msghdr message = { .msg_iov = vectors, .msg_iovlen = n };
 		ssize_t sent = sendmsg(lane->fd, &message, MSG_NOSIGNAL);
@@ -139,6 +176,8 @@ int tcp_post(struct endpoint *endpoint, unsigned index, const struct transport_w
 	struct batch_header header = { .n_writes = htobe32(n_writes) };
 	struct iovec vectors[1 + TRANSPORT_MAX_BATCH];
 
+	if (index == (endpoint->params.n_lanes > 1) && FAULT_ASKED("lane-post", "qp-error"))
+		tcp_drop_lane(endpoint, index);
 	vectors[0] = (struct iovec){ &header, sizeof(header) };
 	for (unsigned i = 0; i < n_writes; i++) {
 		const struct transport_write *write = &writes[i];
@@ -178,4 +217,10 @@ int tcp_token(struct endpoint *endpoint, unsigned index, uint64_t token,
 	struct iovec vector = { &header, sizeof(header) };
 
 	return send_vectors(&endpoint->lanes[index], &vector, 1, error);
+}
+
+/* What the kernel has taken may still go; the destination closes its end before others carry on. */
+void tcp_drop_lane(struct endpoint *endpoint, unsigned lane)
+{
+	shutdown(endpoint->lanes[lane].fd, SHUT_RDWR);
 }

@@ -62,10 +62,8 @@ void tcp_close(struct endpoint *endpoint)
 	if (!endpoint)
 		return;
 	tcp_fence(endpoint, NULL); /* ends its threads, where it has any */
-	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
-		if (endpoint->lanes[i].fd >= 0)
-			close(endpoint->lanes[i].fd);
-	}
+	for (unsigned i = 0; i < endpoint->params.n_lanes; i++)
+		stream_free(endpoint->lanes[i].stream);
 	if (endpoint->listen_fd >= 0)
 		close(endpoint->listen_fd);
 	pthread_cond_destroy(&endpoint->changed);
@@ -73,11 +71,13 @@ void tcp_close(struct endpoint *endpoint)
 	free(endpoint);
 }
 
-int tcp_set_blocking(int fd)
+int tcp_lane_attach(struct tcp_lane *lane, struct stream *stream)
 {
 	int off = 0;
 
-	return ioctl(fd, FIONBIO, &off) ? -errno : 0;
+	lane->stream = stream;
+	lane->fd = stream_fd(stream);
+	return ioctl(lane->fd, FIONBIO, &off) ? -errno : 0;
 }
 
 /* Nothing to do on either side: the kernel copies. */
@@ -121,6 +121,8 @@ static const struct ramlift_transport tcp_transport = {
 	.token = tcp_token,
 	.await_tokens = tcp_await_tokens,
 	.fence = tcp_fence,
+	.drop_lane = tcp_drop_lane,
+	.fence_lane = tcp_fence_lane,
 	.abort = tcp_abort,
 	.close = tcp_close,
 };

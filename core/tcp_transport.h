@@ -9,6 +9,9 @@
  * together with the pages before it. All of it is checked against the slices before a byte of the
  * pages is read. The token is a batch without writes.
  *
+ * With a secret the lanes run under TLS: the same bytes, through OpenSSL, which copies what it
+ * encrypts once. A page that the guest writes meanwhile arrives torn, and again, as without TLS.
+ *
  * The kernel copies pages into its buffers when they are posted, and what it has taken belongs to
  * nobody any more. Sending by reference (vmsplice(2), sendfile(2)) would be allowed: a page that
  * the guest writes after the post arrives newer than it was, and again, for it is dirty again;
@@ -25,10 +28,14 @@
 
 #include "core/address.h"
 #include "core/clock.h"
+#include "core/stream.h"
 #include "core/transport.h"
 
 #define HELLO_MAGIC	 0x524c4c31u /* "RLL1" */
 #define HELLO_TIMEOUT_NS (2 * NS_PER_S)
+
+/* A lane's socket blocks by itself, as long as it may; after that there is nothing to wait for. */
+#define LANE_DEADLINE_NS 0
 
 /* On the wire, big-endian. */
 struct lane_hello {
@@ -54,7 +61,8 @@ struct batch_header {
 struct tcp_lane {
 	struct endpoint *endpoint;
 	unsigned index;
-	int fd;
+	struct stream *stream; /* NULL: it has not joined */
+	int fd;		       /* the stream's, or -1 */
 	/* destination */
 	pthread_t thread;
 	bool has_thread;
@@ -77,17 +85,19 @@ struct endpoint *tcp_endpoint_new(const struct transport_params *params,
 				  struct ramlift_error *error);
 void tcp_close(struct endpoint *endpoint);
 
-/* Lanes block: abort and close end their calls with shutdown(2). -errno. */
-int tcp_set_blocking(int fd);
+/* The lane takes the stream over, also on failure. Lanes block: abort and close end their calls
+ * with shutdown(2). -errno. */
+int tcp_lane_attach(struct tcp_lane *lane, struct stream *stream);
 
 /* tcp_destination.c */
 int tcp_listen(const struct transport_params *params, const struct sockaddr *local,
 	       struct endpoint **endpoint, struct sockaddr_storage *addresses,
 	       struct ramlift_error *error);
 int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error);
-int tcp_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+int tcp_await_tokens(struct endpoint *endpoint, const uint64_t *tokens, uint64_t deadline_ns,
 		     struct ramlift_error *error);
 int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error);
+int tcp_fence_lane(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
 
 /* tcp_source.c */
 int tcp_connect(const struct transport_params *params, const struct sockaddr_storage *peers,
@@ -98,5 +108,6 @@ uint64_t tcp_in_flight_bytes(struct endpoint *endpoint, unsigned lane);
 int tcp_drain(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
 int tcp_token(struct endpoint *endpoint, unsigned lane, uint64_t token,
 	      struct ramlift_error *error);
+void tcp_drop_lane(struct endpoint *endpoint, unsigned lane);
 
 #endif

@@ -49,6 +49,12 @@ struct transport_write {
 
 struct transport_params {
 	uint8_t session_id[SESSION_ID_BYTES]; /* only lanes that carry it may join */
+	/*
+	 * 32 bytes that only the two sides of the session have: lanes are encrypted, and only who
+	 * has them may join. Read until connect() or accept() has returned. NULL: plain lanes, as
+	 * RDMA's always are.
+	 */
+	const uint8_t *lane_secret;
 	const char *const *rails; /* devices by name; NULL: one rail, which the address decides */
 	unsigned n_rails;	  /* 1 to RAMLIFT_MAX_RAILS */
 	unsigned n_lanes;	  /* of all rails, a multiple of n_rails; the first rail's first */
@@ -137,13 +143,22 @@ struct ramlift_transport {
 	int (*token)(struct endpoint *endpoint, unsigned lane, uint64_t token,
 		     struct ramlift_error *error);
 
-	/* Destination: return once this process has consumed that token from every lane. -EPROTO:
-	 * another value came. */
-	int (*await_tokens)(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+	/* Destination: return once this process has consumed its token from every lane; 0: that
+	 * lane was lost, and is not waited for. -EPROTO: another value came. A lane that breaks by
+	 * itself is noticed here at the latest. */
+	int (*await_tokens)(struct endpoint *endpoint, const uint64_t *tokens, uint64_t deadline_ns,
 			    struct ramlift_error *error);
 
 	/* Destination: after the return no lane can change memory any more. Deregisters nothing. */
 	int (*fence)(struct endpoint *endpoint, struct ramlift_error *error);
+
+	/*
+	 * One lane is lost, and the others go on. Source, once its post(), drain() or token() has
+	 * failed and no other will come: this end of it is dead, nothing more leaves. Destination,
+	 * after that, and once for a lane: what fence() does, for this lane.
+	 */
+	void (*drop_lane)(struct endpoint *endpoint, unsigned lane);
+	int (*fence_lane)(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
 
 	/* Either side: make calls that wait return -ECANCELED, now and later. */
 	void (*abort)(struct endpoint *endpoint);

@@ -16,7 +16,7 @@ static const struct {
 	[MESSAGE_ABORT] = { "ABORT", 1024 },
 	[MESSAGE_PING] = { "PING", 8 },
 	[MESSAGE_PONG] = { "PONG", 8 },
-	[MESSAGE_FINAL] = { "FINAL", WIRE_MAX_STATE_BYTES + 64 },
+	[MESSAGE_FINAL] = { "FINAL", WIRE_MAX_STATE_BYTES + 1024 },
 	[MESSAGE_PREPARED] = { "PREPARED", 32 },
 	[MESSAGE_COMMIT] = { "COMMIT", 32 },
 	[MESSAGE_STARTED] = { "STARTED", 8 },
@@ -309,9 +309,11 @@ void *final_encode(const struct final *final, uint32_t *length_bytes)
 {
 	struct writer writer = { 0 };
 
-	put_u64(&writer, final->token);
 	put_u8(&writer, final->verify);
 	put_u64(&writer, final->digest);
+	put_u8(&writer, (uint8_t) final->n_lanes);
+	for (unsigned i = 0; i < final->n_lanes; i++)
+		put_u64(&writer, final->tokens[i]);
 	put_u32(&writer, final->state_bytes);
 	put(&writer, final->state, final->state_bytes);
 	return finish_writing(&writer, length_bytes);
@@ -321,9 +323,14 @@ int final_decode(const void *payload, uint32_t length_bytes, struct final *final
 {
 	struct reader reader = { payload, length_bytes, false };
 
-	final->token = get_u64(&reader);
+	memset(final->tokens, 0, sizeof(final->tokens));
 	final->verify = get_bool(&reader);
 	final->digest = get_u64(&reader);
+	final->n_lanes = get_u8(&reader);
+	if (!final->n_lanes || final->n_lanes > RAMLIFT_MAX_LANES)
+		return -EPROTO;
+	for (unsigned i = 0; i < final->n_lanes; i++)
+		final->tokens[i] = get_u64(&reader);
 	final->state = get_blob(&reader, WIRE_MAX_STATE_BYTES, &final->state_bytes);
 	return finish_reading(&reader);
 }

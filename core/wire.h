@@ -34,7 +34,7 @@ enum message_type {
 	MESSAGE_ABORT,	   /* either: the session has failed, and why */
 	MESSAGE_PING,	   /* either, answered by the channel itself */
 	MESSAGE_PONG,
-	MESSAGE_FINAL,	     /* source: everything is on its way; token, state, digest */
+	MESSAGE_FINAL,	     /* source: everything is on its way; tokens, state, digest */
 	MESSAGE_PREPARED,    /* destination: fenced and loaded, digest compared */
 	MESSAGE_COMMIT,	     /* source: the guest is yours */
 	MESSAGE_STARTED,     /* destination: it runs */
@@ -134,10 +134,11 @@ struct answer {
 };
 
 struct final {
-	uint64_t token;
 	bool verify;
 	uint64_t digest;
-	const void *state; /* after decoding: points into the payload */
+	unsigned n_lanes;		    /* 1 to RAMLIFT_MAX_LANES */
+	uint64_t tokens[RAMLIFT_MAX_LANES]; /* by lane; 0: it was lost */
+	const void *state;		    /* after decoding: points into the payload */
 	uint32_t state_bytes;
 };
 

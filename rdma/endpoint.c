@@ -238,6 +238,14 @@ static int token(struct endpoint *endpoint, unsigned lane, uint64_t value,
 	return lane_send_token(&endpoint->lanes[lane], value, error);
 }
 
+/* The peer puts its own end into the error state, whether or not this one could be. */
+static void drop_lane(struct endpoint *endpoint, unsigned lane)
+{
+	assert(lane < endpoint->params.n_lanes);
+	atomic_store(&endpoint->lanes[lane].finished, true);
+	lane_stop(&endpoint->lanes[lane], NULL);
+}
+
 static void abort_waits(struct endpoint *endpoint)
 {
 	atomic_store_explicit(&endpoint->aborted, true, memory_order_release);
@@ -261,6 +269,8 @@ static const struct ramlift_transport rdma_transport = {
 	.token = token,
 	.await_tokens = receive_tokens,
 	.fence = receive_fence,
+	.drop_lane = drop_lane,
+	.fence_lane = receive_fence_lane,
 	.abort = abort_waits,
 	.close = endpoint_free,
 };

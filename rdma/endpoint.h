@@ -93,9 +93,10 @@ void slices_deregister(struct endpoint *endpoint, unsigned slice);
 int receive_prepare(struct endpoint *endpoint, struct ramlift_error *error);
 int receive_prepare_rail(struct rail *rail, struct ramlift_error *error);
 int receive_post(struct lane *lane, struct ramlift_error *error);
-int receive_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+int receive_tokens(struct endpoint *endpoint, const uint64_t *tokens, uint64_t deadline_ns,
 		   struct ramlift_error *error);
 int receive_fence(struct endpoint *endpoint, struct ramlift_error *error);
+int receive_fence_lane(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
 
 /* probe.c */
 int probe_address(const struct sockaddr *local, const struct sockaddr *peer,

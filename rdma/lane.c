@@ -131,9 +131,48 @@ static void complete_receive(struct lane *lane, const struct ibv_wc *wc)
 	lane->has_token = true;
 }
 
+static bool is_severed(struct lane *lane, struct ramlift_error *error)
+{
+	if (!atomic_load_explicit(&lane->severed, memory_order_acquire))
+		return false;
+	error_set(error, lane->severed_why.code, "%s", lane->severed_why.text);
+	return true;
+}
+
+int lane_check(struct lane *lane, struct ramlift_error *error)
+{
+	int ret = endpoint_check(lane->endpoint, error);
+
+	if (!ret && is_severed(lane, error))
+		ret = lane->severed_why.code;
+	return ret;
+}
+
+int lane_stop(struct lane *lane, struct ramlift_error *error)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	int ret = ibv_modify_qp(lane->qp, &attr, IBV_QP_STATE);
+
+	if (ret)
+		return error_set(error, -ret, "lane %u: cannot stop its queue pair: %s",
+				 lane->index, strerror(ret));
+	return 0;
+}
+
+void lane_sever(struct lane *lane, const struct ramlift_error *why)
+{
+	if (atomic_load(&lane->severed))
+		return;
+	lane->severed_why = *why;
+	atomic_store_explicit(&lane->severed, true, memory_order_release);
+	/* Where that fails, the waits' deadlines are left. */
+	lane_stop(lane, NULL);
+}
+
+/* A flush only says that somebody stopped the queue pair. */
 static int break_lane(struct lane *lane, const struct ibv_wc *wc, struct ramlift_error *error)
 {
-	if (!lane->broken.code)
+	if (!lane->broken.code && !is_severed(lane, &lane->broken))
 		verbs_completion_error(&lane->broken, lane->index, wc->status);
 	return error_set(error, lane->broken.code, "%s", lane->broken.text);
 }

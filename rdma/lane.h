@@ -82,10 +82,15 @@ struct lane {
 	uint64_t token;
 	struct ramlift_error broken; /* code is not 0 once a completion had an error */
 
+	/* What no completion tells, and the watching thread has heard: written once, before severed
+	 * is set. Then the queue pair goes to the error state, so that who waits is woken. */
+	struct ramlift_error severed_why;
+	atomic_bool severed;
+
 	_Atomic uint64_t in_flight_bytes; /* written by the lane's thread */
 
-	/* The token is through, or the lane is fenced: what happens to the connection no longer
-	 * matters. Read by the watching thread. */
+	/* The token is through, or the lane is dropped or fenced: what happens to the connection no
+	 * longer matters. Read by the watching thread. */
 	atomic_bool finished;
 } __attribute__((aligned(64)));
 
@@ -99,6 +104,15 @@ int lane_post(struct lane *lane, const struct transport_write *writes, unsigned 
 	      struct ramlift_error *error);
 int lane_drain(struct lane *lane, struct ramlift_error *error);
 int lane_send_token(struct lane *lane, uint64_t token, struct ramlift_error *error);
+
+/* 0, or as endpoint_check(), or why this lane is lost. */
+int lane_check(struct lane *lane, struct ramlift_error *error);
+
+/* Put its queue pair into the error state: nothing more leaves, or arrives soon. Any thread. */
+int lane_stop(struct lane *lane, struct ramlift_error *error);
+
+/* The lane is lost by what a completion does not tell. The watching thread. */
+void lane_sever(struct lane *lane, const struct ramlift_error *why);
 
 /* Publish in_flight_bytes. */
 void lane_count_in_flight(struct lane *lane);

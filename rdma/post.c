@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "rdma/endpoint.h"
 
 static int broken_error(const struct lane *lane, struct ramlift_error *error)
@@ -184,8 +185,13 @@ int lane_post(struct lane *lane, const struct transport_write *writes, unsigned 
 	      struct ramlift_error *error)
 {
 	unsigned depth = lane->rail->send_depth;
-	int ret = endpoint_check(lane->endpoint, error);
+	int ret;
 
+	/* Tests: lane 1, or the only one. */
+	if (lane->index == (lane->endpoint->params.n_lanes > 1) &&
+	    FAULT_ASKED("lane-post", "qp-error"))
+		lane_stop(lane, NULL);
+	ret = lane_check(lane, error);
 	assert(n_writes <= TRANSPORT_MAX_BATCH);
 	while (n_writes && !ret) {
 		uint64_t bytes;
@@ -202,7 +208,7 @@ int lane_post(struct lane *lane, const struct transport_write *writes, unsigned 
 
 int lane_drain(struct lane *lane, struct ramlift_error *error)
 {
-	int ret = endpoint_check(lane->endpoint, error);
+	int ret = lane_check(lane, error);
 
 	return ret ? ret : wait_for_room(lane, 0, 0, error);
 }
@@ -219,7 +225,7 @@ int lane_send_token(struct lane *lane, uint64_t token, struct ramlift_error *err
 	};
 	int ret;
 
-	ret = endpoint_check(lane->endpoint, error);
+	ret = lane_check(lane, error);
 	if (!ret)
 		ret = wait_for_room(lane, lane->rail->send_depth - 1, UINT64_MAX, error);
 	if (ret)

@@ -74,6 +74,8 @@ static int check_lane(struct lane *lane, uint64_t token, struct ramlift_error *e
 {
 	int ret = 0;
 
+	if (!token)
+		return 1; /* it was lost before */
 	if (!lane->has_token)
 		ret = lane_reap(lane, error);
 	if (!lane->has_token)
@@ -88,7 +90,7 @@ static int check_lane(struct lane *lane, uint64_t token, struct ramlift_error *e
 }
 
 /* Collect the lanes that still lack their token into fds: how many, or -errno. */
-static int check_lanes(struct endpoint *endpoint, uint64_t token, struct pollfd *fds,
+static int check_lanes(struct endpoint *endpoint, const uint64_t *tokens, struct pollfd *fds,
 		       struct lane **waiting, struct ramlift_error *error)
 {
 	int n = 0, ret;
@@ -96,11 +98,11 @@ static int check_lanes(struct endpoint *endpoint, uint64_t token, struct pollfd 
 	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
 		struct lane *lane = &endpoint->lanes[i];
 
-		ret = check_lane(lane, token, error);
+		ret = check_lane(lane, tokens[i], error);
 		if (!ret && !lane->armed) {
 			ret = lane_arm(lane, error);
 			if (!ret)
-				ret = check_lane(lane, token, error);
+				ret = check_lane(lane, tokens[i], error);
 		}
 		if (ret < 0)
 			return ret;
@@ -112,7 +114,7 @@ static int check_lanes(struct endpoint *endpoint, uint64_t token, struct pollfd 
 	return n;
 }
 
-int receive_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
+int receive_tokens(struct endpoint *endpoint, const uint64_t *tokens, uint64_t deadline_ns,
 		   struct ramlift_error *error)
 {
 	struct pollfd fds[RAMLIFT_MAX_LANES + ENDPOINT_POLL_FDS];
@@ -121,7 +123,7 @@ int receive_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_
 	int n, ret = 0;
 
 	for (;;) {
-		n = check_lanes(endpoint, token, fds, waiting, error);
+		n = check_lanes(endpoint, tokens, fds, waiting, error);
 		if (n <= 0)
 			return n;
 		/* A source that has sent its tokens may go: they have the last word. */
@@ -178,26 +180,37 @@ static int await_flush(struct lane *lane, uint64_t deadline_ns, struct ramlift_e
 	return 0;
 }
 
-int receive_fence(struct endpoint *endpoint, struct ramlift_error *error)
+/* Their flushes come together. */
+static int fence_lanes(struct endpoint *endpoint, unsigned first, unsigned n,
+		       struct ramlift_error *error)
 {
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	uint64_t deadline_ns = clock_now_ns() + endpoint->params.io_timeout_ns;
 	int ret;
 
-	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
+	for (unsigned i = first; i < first + n; i++) {
 		struct lane *lane = &endpoint->lanes[i];
 
 		assert(lane->qp);
 		atomic_store(&lane->finished, true);
-		ret = ibv_modify_qp(lane->qp, &attr, IBV_QP_STATE);
+		ret = lane_stop(lane, error);
 		if (ret)
-			return error_set(error, -ret, "lane %u: cannot stop its queue pair: %s",
-					 lane->index, strerror(ret));
+			return ret;
 	}
-	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
+	for (unsigned i = first; i < first + n; i++) {
 		ret = await_flush(&endpoint->lanes[i], deadline_ns, error);
 		if (ret)
 			return ret;
 	}
 	return 0;
+}
+
+int receive_fence(struct endpoint *endpoint, struct ramlift_error *error)
+{
+	return fence_lanes(endpoint, 0, endpoint->params.n_lanes, error);
+}
+
+int receive_fence_lane(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error)
+{
+	assert(lane < endpoint->params.n_lanes);
+	return fence_lanes(endpoint, lane, 1, error);
 }

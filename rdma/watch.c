@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A thread that hears what no completion tells: the peer closed a connection, the device or its
- * port died. It records that as the endpoint's failure and sleeps the rest of the time.
+ * port died. The former costs a lane, the latter is the endpoint's failure.
  *
  * A device's context is librdmacm's and shared by the process: an event may belong to somebody
  * else's queue pair, so pointers in it are only compared with ours. Another endpoint's event that
@@ -57,15 +57,15 @@ static void connection_event(struct endpoint *endpoint, const struct cm_event *e
 		error_set(&failure, -EIO,
 			  "lane %u: the peer closed the connection: see its log for why",
 			  lane->index);
-		break;
+		lane_sever(lane, &failure);
+		return;
 	default:
 		return;
 	}
 	endpoint_fail(endpoint, &failure);
 }
 
-static void queue_failed(struct endpoint *endpoint, const struct lane *lane,
-			 const struct ibv_async_event *event)
+static void queue_failed(struct lane *lane, const struct ibv_async_event *event)
 {
 	struct ramlift_error failure;
 
@@ -73,7 +73,7 @@ static void queue_failed(struct endpoint *endpoint, const struct lane *lane,
 		return;
 	error_set(&failure, -EIO, "lane %u: the adapter reports: %s; see the kernel's log",
 		  lane->index, ibv_event_type_str(event->event_type));
-	endpoint_fail(endpoint, &failure);
+	lane_sever(lane, &failure);
 }
 
 static void device_failed(struct endpoint *endpoint, const struct ibv_context *device,
@@ -106,10 +106,10 @@ static void device_event(struct endpoint *endpoint, const struct ibv_context *de
 	case IBV_EVENT_QP_FATAL:
 	case IBV_EVENT_QP_REQ_ERR:
 	case IBV_EVENT_QP_ACCESS_ERR:
-		queue_failed(endpoint, lane_of_queue(endpoint, event->element.qp, NULL), event);
+		queue_failed(lane_of_queue(endpoint, event->element.qp, NULL), event);
 		return;
 	case IBV_EVENT_CQ_ERR:
-		queue_failed(endpoint, lane_of_queue(endpoint, NULL, event->element.cq), event);
+		queue_failed(lane_of_queue(endpoint, NULL, event->element.cq), event);
 		return;
 	case IBV_EVENT_PORT_ERR:
 		if (is_our_port(endpoint, device, event->element.port_num))

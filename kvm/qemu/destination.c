@@ -221,6 +221,16 @@ int qemu_destination_run(struct qemu_destination *destination, struct ramlift_er
 	return ret;
 }
 
+void qemu_destination_info(struct qemu_destination *destination, struct ramlift_session_info *info)
+{
+	ramlift_destination_info(destination->session, info);
+}
+
+void qemu_destination_stats(struct qemu_destination *destination, struct ramlift_stats *stats)
+{
+	ramlift_destination_stats(destination->session, stats);
+}
+
 bool qemu_destination_spent(const struct qemu_destination *destination)
 {
 	return destination->spent;

@@ -37,6 +37,10 @@ int qemu_destination_run(struct qemu_destination *destination, struct ramlift_er
  * run() may be called again. */
 bool qemu_destination_spent(const struct qemu_destination *destination);
 
+/* Of the present or last session. */
+void qemu_destination_info(struct qemu_destination *destination, struct ramlift_session_info *info);
+void qemu_destination_stats(struct qemu_destination *destination, struct ramlift_stats *stats);
+
 int qemu_destination_cancel(struct qemu_destination *destination);
 
 /* The name that the source gave the guest; empty before there was one. */

@@ -354,7 +354,7 @@ void inlet_stop(struct inlet *inlet)
 		close(inlet->connections[i].fd);
 	}
 	inlet->n_connections = 0;
-	stream_free(inlet->stream);
+	qemu_stream_free(inlet->stream);
 	inlet->stream = NULL;
 	inlet->blocks = NULL;
 }

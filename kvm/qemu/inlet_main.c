@@ -15,7 +15,7 @@
 
 struct reader {
 	struct inlet_connection *connection;
-	struct stream *stream;
+	struct qemu_stream *stream;
 	bool ram_ended;
 	bool has_devices; /* something came behind the RAM section */
 	/* Neighbouring pages are named together. */
@@ -117,7 +117,7 @@ static int take_ram_end(void *context, struct ramlift_error *error)
 	inlet_wake_lanes(reader->connection);
 	reader->ram_ended = true;
 	pthread_mutex_lock(&inlet->lock);
-	inlet->expected_syncs = stream_syncs(reader->stream);
+	inlet->expected_syncs = qemu_stream_syncs(reader->stream);
 	inlet->ram_end_ns = clock_now_ns();
 	inlet->ram_ended = true;
 	pthread_mutex_unlock(&inlet->lock);
@@ -167,7 +167,7 @@ static int read_all(struct reader *reader, uint8_t *bytes, struct ramlift_error 
 			ret = wait_for_fd(reader->connection->fd, POLLIN, UINT64_MAX,
 					  inlet->stop_fd);
 		else
-			ret = stream_feed(reader->stream, bytes, (size_t)n, error);
+			ret = qemu_stream_feed(reader->stream, bytes, (size_t)n, error);
 		if (ret == -ETIMEDOUT)
 			continue;
 		if (ret)
@@ -191,7 +191,7 @@ void *inlet_main_run(void *argument)
 	struct inlet *inlet = reader.connection->inlet;
 	struct ramlift_error error = { 0 };
 	uint8_t *bytes = malloc(READ_BYTES);
-	int ret = bytes ? stream_new(&sink, &reader, &reader.stream, &error)
+	int ret = bytes ? qemu_stream_new(&sink, &reader, &reader.stream, &error)
 			: error_set(&error, -ENOMEM, "no memory to read QEMU's stream");
 
 	if (!ret)

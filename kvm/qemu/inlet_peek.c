@@ -49,14 +49,14 @@ static int take_blocks(void *context, struct stream_block *blocks, unsigned n_bl
 static int parse(struct peek *peek, const void *bytes, size_t n_bytes, struct ramlift_error *error)
 {
 	static const struct stream_sink sink = { .pass = ignore, .blocks = take_blocks };
-	struct stream *stream;
+	struct qemu_stream *stream;
 	int ret;
 
-	ret = stream_new(&sink, peek, &stream, error);
+	ret = qemu_stream_new(&sink, peek, &stream, error);
 	if (ret)
 		return ret;
-	ret = stream_feed(stream, bytes, n_bytes, error);
-	stream_free(stream);
+	ret = qemu_stream_feed(stream, bytes, n_bytes, error);
+	qemu_stream_free(stream);
 	return peek->done ? 0 : ret;
 }
 

@@ -41,7 +41,7 @@ struct inlet {
 	pthread_cond_t changed;
 	struct inlet_connection connections[WIRE_MAX_STREAMS];
 	unsigned n_connections;
-	struct stream *stream;		   /* set at the main connection's end, freed by stop */
+	struct qemu_stream *stream;	   /* set at the main connection's end, freed by stop */
 	const struct stream_block *blocks; /* the stream's; NULL before its table came */
 	unsigned n_blocks;
 	int regions[STREAM_MAX_BLOCKS]; /* of each block; -1: passes through */

@@ -175,6 +175,16 @@ int proxy_destination_run(struct proxy_destination *proxy, struct ramlift_error 
 	return ret;
 }
 
+void proxy_destination_stats(struct proxy_destination *proxy, struct ramlift_stats *stats)
+{
+	ramlift_destination_stats(proxy->session, stats);
+}
+
+void proxy_destination_info(struct proxy_destination *proxy, struct ramlift_session_info *info)
+{
+	ramlift_destination_info(proxy->session, info);
+}
+
 void proxy_destination_cancel(struct proxy_destination *proxy)
 {
 	ramlift_destination_cancel(proxy->session);

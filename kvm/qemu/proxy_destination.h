@@ -19,6 +19,10 @@ uint16_t proxy_destination_port(const struct proxy_destination *proxy);
 /* Take one migration to the QEMU that waits by then. May be called again. */
 int proxy_destination_run(struct proxy_destination *proxy, struct ramlift_error *error);
 
+/* Of the present or last migration. */
+void proxy_destination_stats(struct proxy_destination *proxy, struct ramlift_stats *stats);
+void proxy_destination_info(struct proxy_destination *proxy, struct ramlift_session_info *info);
+
 /* Any thread, signal handlers. */
 void proxy_destination_cancel(struct proxy_destination *proxy);
 

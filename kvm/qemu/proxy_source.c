@@ -38,6 +38,7 @@ struct proxy_source {
 	struct guest_ram ram;
 	_Atomic(struct ramlift_source *) session;
 	struct ramlift_stats stats;
+	struct ramlift_session_info info;
 };
 
 static int region_of(void *context, const struct stream_block *block)
@@ -197,8 +198,12 @@ static int carry(struct proxy_source *proxy, struct ramlift_error *error)
 	if (!wait_for_fd(proxy->cancel_fd, POLLIN, 0, -1)) /* it came a moment before */
 		ramlift_source_cancel(session);
 	ret = ramlift_source_run(session, error);
+	/* Its manager decides, whatever the other half answers: no doubt is left in the journal. */
+	if (ret == -EINPROGRESS && !ramlift_source_resolve(session, RAMLIFT_OWNER_DESTINATION))
+		ramlift_source_settle(session, NULL);
 	atomic_store(&proxy->session, NULL);
 	ramlift_source_stats(session, &proxy->stats);
+	ramlift_source_info(session, &proxy->info);
 
 free_session:
 	ramlift_source_free(session);
@@ -212,6 +217,7 @@ int proxy_source_run(struct proxy_source *proxy, struct ramlift_error *error)
 {
 	int ret;
 
+	proxy->info = (struct ramlift_session_info){ .generation = 0 };
 	ret = inlet_peek(proxy->inlet, proxy->cancel_fd, &proxy->pid, proxy->blocks,
 			 &proxy->n_blocks, error);
 	if (!ret)
@@ -267,6 +273,11 @@ pid_t proxy_source_pid(const struct proxy_source *proxy)
 void proxy_source_stats(struct proxy_source *proxy, struct ramlift_stats *stats)
 {
 	*stats = proxy->stats;
+}
+
+void proxy_source_info(const struct proxy_source *proxy, struct ramlift_session_info *info)
+{
+	*info = proxy->info;
 }
 
 void proxy_source_cancel(struct proxy_source *proxy)

@@ -28,9 +28,11 @@ uint16_t proxy_source_port(const struct proxy_source *proxy);
  */
 int proxy_source_run(struct proxy_source *proxy, struct ramlift_error *error);
 
-/* Of the present or last migration: its QEMU's process, 0 before the first, and its figures. */
+/* Of the present or last migration: its QEMU's process, 0 before the first, its figures, and who
+ * takes part. */
 pid_t proxy_source_pid(const struct proxy_source *proxy);
 void proxy_source_stats(struct proxy_source *proxy, struct ramlift_stats *stats);
+void proxy_source_info(const struct proxy_source *proxy, struct ramlift_session_info *info);
 
 /* End run() now and for ever. Any thread, signal handlers. */
 void proxy_source_cancel(struct proxy_source *proxy);

@@ -40,6 +40,7 @@ struct qemu_source {
 
 	json_t *settings_before; /* NULL: nothing was changed */
 	bool migrating;		 /* QEMU has been told to, and not been told to stop */
+	bool stopped;		 /* the session has ended, or is in doubt */
 	struct control_progress progress;
 	uint64_t next_query_ns;
 	uint64_t downtime_ns; /* what QEMU may cost its guest, for now */
@@ -98,6 +99,15 @@ static int harvest(void *context, struct ramlift_error *error)
 	return 0;
 }
 
+/* QEMU's settings are as before, once the guest has been taken back. */
+static void restore(struct qemu_source *source)
+{
+	if (source->settings_before && !source->migrating) {
+		control_restore(source->qmp, source->settings_before);
+		source->settings_before = NULL;
+	}
+}
+
 /* The guest is this side's: QEMU ends its migration and runs it, if it ran before. */
 static int take_back(void *context, struct ramlift_error *error)
 {
@@ -110,20 +120,19 @@ static int take_back(void *context, struct ramlift_error *error)
 	inlet_stop(source->inlet);
 	ret = control_take_back(source->qmp, source->guest->running, error);
 	source->migrating = ret != 0;
+	if (source->stopped) /* it was in doubt */
+		restore(source);
 	return ret;
 }
 
-/* Whose the guest is has been settled by now. */
+/* If the guest has not been taken back by now, it has gone, or is in doubt. */
 static void stop(void *context)
 {
 	struct qemu_source *source = context;
 
 	inlet_stop(source->inlet);
-	if (source->settings_before && !source->migrating) /* it was taken back */
-		control_restore(source->qmp, source->settings_before);
-	else
-		json_decref(source->settings_before);
-	source->settings_before = NULL;
+	source->stopped = true;
+	restore(source);
 }
 
 static const struct ramlift_dirty_source_ops dirty_source_ops = {
@@ -412,13 +421,31 @@ int qemu_source_new(const struct qemu_source_config *config, struct qemu_source 
 	return 0;
 }
 
-int qemu_source_run(struct qemu_source *source, struct ramlift_error *error)
+static int ended(struct qemu_source *source, int ret)
 {
-	int ret = ramlift_source_run(source->session, error);
-
 	if (!ret && source->config.quit)
 		qmp_call(source->qmp, "quit", NULL, NULL, NULL);
 	return ret;
+}
+
+int qemu_source_run(struct qemu_source *source, struct ramlift_error *error)
+{
+	return ended(source, ramlift_source_run(source->session, error));
+}
+
+int qemu_source_settle(struct qemu_source *source, struct ramlift_error *error)
+{
+	return ended(source, ramlift_source_settle(source->session, error));
+}
+
+void qemu_source_leave(struct qemu_source *source)
+{
+	ramlift_source_leave(source->session);
+}
+
+void qemu_source_info(struct qemu_source *source, struct ramlift_session_info *info)
+{
+	ramlift_source_info(source->session, info);
 }
 
 int qemu_source_cancel(struct qemu_source *source)
@@ -447,6 +474,7 @@ void qemu_source_free(struct qemu_source *source)
 		return;
 	ramlift_source_free(source->session);
 	inlet_close(source->inlet);
+	json_decref(source->settings_before);
 	free(source->machine);
 	guest_ram_fini(&source->ram);
 	qemu_guest_free(source->guest);

@@ -35,6 +35,13 @@ int qemu_source_new(const struct qemu_source_config *config, struct qemu_source 
 /* As ramlift_source_run(): blocks, once. After a failure QEMU's settings are as before. */
 int qemu_source_run(struct qemu_source *source, struct ramlift_error *error);
 
+/* As ramlift_source_settle() and ramlift_source_leave(). A guest that is this side's again has been
+ * taken back, and QEMU's settings with it. */
+int qemu_source_settle(struct qemu_source *source, struct ramlift_error *error);
+void qemu_source_leave(struct qemu_source *source);
+
+void qemu_source_info(struct qemu_source *source, struct ramlift_session_info *info);
+
 /* As ramlift_source_cancel() and ramlift_source_stats(). */
 int qemu_source_cancel(struct qemu_source *source);
 void qemu_source_stats(struct qemu_source *source, struct ramlift_stats *stats);

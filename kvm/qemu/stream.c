@@ -30,7 +30,7 @@ enum {
 /* Every item but a section's records has a name of at most 255 bytes in it. */
 _Static_assert(STREAM_ITEM_BYTES >= 6 + 255 + 8, "the longest item is a section's head");
 
-static int type_step(struct stream *stream, struct ramlift_error *error);
+static int type_step(struct qemu_stream *stream, struct ramlift_error *error);
 
 struct stream_text stream_text(const uint8_t *bytes, size_t n_bytes)
 {
@@ -43,7 +43,7 @@ struct stream_text stream_text(const uint8_t *bytes, size_t n_bytes)
 	return text;
 }
 
-int stream_flush(struct stream *stream, struct ramlift_error *error)
+int stream_flush(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	size_t used = stream->used;
 
@@ -51,7 +51,7 @@ int stream_flush(struct stream *stream, struct ramlift_error *error)
 	return used ? stream->sink.pass(stream->context, stream->output, used, error) : 0;
 }
 
-int stream_output(struct stream *stream, const void *bytes, size_t n_bytes,
+int stream_output(struct qemu_stream *stream, const void *bytes, size_t n_bytes,
 		  struct ramlift_error *error)
 {
 	int ret;
@@ -75,7 +75,7 @@ static int damaged(struct ramlift_error *error, const char *what)
 }
 
 /* The item's type is known: it is longer. */
-static int more(struct stream *stream, stream_step step, size_t want)
+static int more(struct qemu_stream *stream, stream_step step, size_t want)
 {
 	stream->step = step;
 	stream->want = want;
@@ -83,7 +83,7 @@ static int more(struct stream *stream, stream_step step, size_t want)
 }
 
 /* The item is passed on, and something new begins. */
-static int next_type(struct stream *stream, struct ramlift_error *error)
+static int next_type(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret = stream_item_pass(stream, error);
 
@@ -93,7 +93,7 @@ static int next_type(struct stream *stream, struct ramlift_error *error)
 	return ret;
 }
 
-static int magic_step(struct stream *stream, struct ramlift_error *error)
+static int magic_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret;
 
@@ -112,7 +112,7 @@ static int magic_step(struct stream *stream, struct ramlift_error *error)
 }
 
 /* type, length 4, the machine's name. */
-static int configuration_step(struct stream *stream, struct ramlift_error *error)
+static int configuration_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	uint32_t length = stream_u32(stream->item + 1);
 
@@ -133,7 +133,7 @@ static const struct {
 };
 
 /* type, length 1, name. Its own length cannot be known. */
-static int subsection_step(struct stream *stream, struct ramlift_error *error)
+static int subsection_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	const char *remedy = "Ramlift does not know this version of QEMU";
 	struct stream_text name;
@@ -174,7 +174,7 @@ static const struct {
 };
 
 /* type, command 2, length 2, data. */
-static int command_step(struct stream *stream, struct ramlift_error *error)
+static int command_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	unsigned command = stream->item[1] << 8 | stream->item[2];
 	unsigned length = stream->item[3] << 8 | stream->item[4];
@@ -222,7 +222,7 @@ static int refuse_section(const char *name, bool early, struct ramlift_error *er
 }
 
 /* type, id 4, length 1, name, instance 4, version 4. */
-static int section_step(struct stream *stream, struct ramlift_error *error)
+static int section_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	size_t length = stream->item[5];
 	const uint8_t *numbers = stream->item + 6 + length;
@@ -252,7 +252,7 @@ static int section_step(struct stream *stream, struct ramlift_error *error)
 }
 
 /* type, id 4. */
-static int continuation_step(struct stream *stream, struct ramlift_error *error)
+static int continuation_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret;
 
@@ -264,7 +264,7 @@ static int continuation_step(struct stream *stream, struct ramlift_error *error)
 	return ret;
 }
 
-static int ram_end(struct stream *stream, struct ramlift_error *error)
+static int ram_end(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret = stream_flush(stream, error);
 
@@ -276,7 +276,7 @@ static int ram_end(struct stream *stream, struct ramlift_error *error)
 }
 
 /* type, id 4. */
-static int footer_step(struct stream *stream, struct ramlift_error *error)
+static int footer_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret;
 
@@ -290,7 +290,7 @@ static int footer_step(struct stream *stream, struct ramlift_error *error)
  * Behind the END's last record. Footers may be switched off: then this byte is the first that is
  * opaque. No section has the footer's type.
  */
-static int after_end_step(struct stream *stream, struct ramlift_error *error)
+static int after_end_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret;
 
@@ -300,7 +300,7 @@ static int after_end_step(struct stream *stream, struct ramlift_error *error)
 	return ret ? ret : stream_item_pass(stream, error);
 }
 
-int stream_ram_section_ends(struct stream *stream, struct ramlift_error *error)
+int stream_ram_section_ends(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret = next_type(stream, error);
 
@@ -310,7 +310,7 @@ int stream_ram_section_ends(struct stream *stream, struct ramlift_error *error)
 	return ret;
 }
 
-static int type_step(struct stream *stream, struct ramlift_error *error)
+static int type_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	switch (stream->item[0]) {
 	case VM_CONFIGURATION:
@@ -341,16 +341,16 @@ static int type_step(struct stream *stream, struct ramlift_error *error)
 }
 
 /* The rest of a page's content. */
-static int take_page(struct stream *stream, const uint8_t *bytes, size_t n_bytes, size_t *taken,
-		     struct ramlift_error *error)
+static int take_page(struct qemu_stream *stream, const uint8_t *bytes, size_t n_bytes,
+		     size_t *taken, struct ramlift_error *error)
 {
 	*taken = n_bytes < stream->page_left_bytes ? n_bytes : stream->page_left_bytes;
 	stream->page_left_bytes -= *taken;
 	return stream->page_passes ? stream_output(stream, bytes, *taken, error) : 0;
 }
 
-static int take_item(struct stream *stream, const uint8_t *bytes, size_t n_bytes, size_t *taken,
-		     struct ramlift_error *error)
+static int take_item(struct qemu_stream *stream, const uint8_t *bytes, size_t n_bytes,
+		     size_t *taken, struct ramlift_error *error)
 {
 	size_t missing = stream->want - stream->have;
 
@@ -360,7 +360,7 @@ static int take_item(struct stream *stream, const uint8_t *bytes, size_t n_bytes
 	return stream->have < stream->want ? 0 : stream->step(stream, error);
 }
 
-static int feed(struct stream *stream, const uint8_t *bytes, size_t n_bytes,
+static int feed(struct qemu_stream *stream, const uint8_t *bytes, size_t n_bytes,
 		struct ramlift_error *error)
 {
 	size_t taken;
@@ -379,8 +379,8 @@ static int feed(struct stream *stream, const uint8_t *bytes, size_t n_bytes,
 	return ret;
 }
 
-int stream_feed(struct stream *stream, const void *bytes, size_t n_bytes,
-		struct ramlift_error *error)
+int qemu_stream_feed(struct qemu_stream *stream, const void *bytes, size_t n_bytes,
+		     struct ramlift_error *error)
 {
 	struct ramlift_error *failure = &stream->failure;
 
@@ -389,20 +389,20 @@ int stream_feed(struct stream *stream, const void *bytes, size_t n_bytes,
 	return failure->code ? error_set(error, failure->code, "%s", failure->text) : 0;
 }
 
-uint64_t stream_syncs(const struct stream *stream)
+uint64_t qemu_stream_syncs(const struct qemu_stream *stream)
 {
 	return stream->n_flushes ? stream->n_flushes : stream->n_section_ends;
 }
 
-bool stream_complete(const struct stream *stream)
+bool qemu_stream_complete(const struct qemu_stream *stream)
 {
 	return stream->opaque;
 }
 
-int stream_new(const struct stream_sink *sink, void *context, struct stream **result,
-	       struct ramlift_error *error)
+int qemu_stream_new(const struct stream_sink *sink, void *context, struct qemu_stream **result,
+		    struct ramlift_error *error)
 {
-	struct stream *stream = calloc(1, sizeof(*stream));
+	struct qemu_stream *stream = calloc(1, sizeof(*stream));
 
 	if (!stream)
 		return error_set(error, -ENOMEM, "no memory for QEMU's migration stream");
@@ -413,7 +413,7 @@ int stream_new(const struct stream_sink *sink, void *context, struct stream **re
 	return 0;
 }
 
-void stream_free(struct stream *stream)
+void qemu_stream_free(struct qemu_stream *stream)
 {
 	free(stream);
 }

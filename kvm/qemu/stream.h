@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 struct ramlift_error;
-struct stream;
+struct qemu_stream;
 
 #define STREAM_PAGE_BYTES 4096u
 #define STREAM_MAX_BLOCKS 512u
@@ -32,8 +32,8 @@ struct stream_block {
 };
 
 /*
- * What the stream gives rise to. All return 0, or -errno with error set, which ends stream_feed()
- * with it. None may call back into the stream.
+ * What the stream gives rise to. All return 0, or -errno with error set, which ends
+ * qemu_stream_feed() with it. None may call back into the stream.
  */
 struct stream_sink {
 	/* Bytes for the destination QEMU, in order; never 0 bytes. They are gone after the call. */
@@ -59,8 +59,8 @@ struct stream_sink {
 };
 
 /* The sink is copied. -ENOMEM. */
-int stream_new(const struct stream_sink *sink, void *context, struct stream **stream,
-	       struct ramlift_error *error);
+int qemu_stream_new(const struct stream_sink *sink, void *context, struct qemu_stream **stream,
+		    struct ramlift_error *error);
 
 /*
  * The next bytes from the source QEMU, in pieces of any size. However they are cut, page() and
@@ -68,11 +68,11 @@ int stream_new(const struct stream_sink *sink, void *context, struct stream **st
  * failure it fails again the same way. -EPROTO: not a stream of QEMU's, or a damaged one;
  * -EOPNOTSUPP: a stream that Ramlift cannot carry; or what the sink returned.
  */
-int stream_feed(struct stream *stream, const void *bytes, size_t n_bytes,
-		struct ramlift_error *error);
+int qemu_stream_feed(struct qemu_stream *stream, const void *bytes, size_t n_bytes,
+		     struct ramlift_error *error);
 
 /* ram_end() has been called and returned 0. */
-bool stream_complete(const struct stream *stream);
+bool qemu_stream_complete(const struct qemu_stream *stream);
 
 /*
  * How many synchronisations QEMU's main channel has waited for so far: each multifd channel has
@@ -80,9 +80,9 @@ bool stream_complete(const struct stream *stream);
  * more), and no page behind the last of them. QEMU before 8.1, and an older machine type later,
  * means the end of every RAM section; others send a record for it.
  */
-uint64_t stream_syncs(const struct stream *stream);
+uint64_t qemu_stream_syncs(const struct qemu_stream *stream);
 
 /* NULL is fine. */
-void stream_free(struct stream *stream);
+void qemu_stream_free(struct qemu_stream *stream);
 
 #endif

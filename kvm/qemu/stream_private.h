@@ -20,9 +20,9 @@
 #define STREAM_ITEM_BYTES   512u
 #define STREAM_OUTPUT_BYTES 65536u
 
-typedef int (*stream_step)(struct stream *stream, struct ramlift_error *error);
+typedef int (*stream_step)(struct qemu_stream *stream, struct ramlift_error *error);
 
-struct stream {
+struct qemu_stream {
 	struct stream_sink sink;
 	void *context;
 	struct ramlift_error failure; /* code 0: none so far */
@@ -57,7 +57,7 @@ struct stream {
 };
 
 /* The next item starts. */
-static inline void stream_expect(struct stream *stream, stream_step step, size_t want)
+static inline void stream_expect(struct qemu_stream *stream, stream_step step, size_t want)
 {
 	stream->step = step;
 	stream->want = want;
@@ -81,13 +81,13 @@ static inline uint64_t stream_u64(const uint8_t *bytes)
 }
 
 /* Queue bytes for pass(). */
-int stream_output(struct stream *stream, const void *bytes, size_t n_bytes,
+int stream_output(struct qemu_stream *stream, const void *bytes, size_t n_bytes,
 		  struct ramlift_error *error);
 
 /* What is queued goes to pass(). */
-int stream_flush(struct stream *stream, struct ramlift_error *error);
+int stream_flush(struct qemu_stream *stream, struct ramlift_error *error);
 
-static inline int stream_item_pass(struct stream *stream, struct ramlift_error *error)
+static inline int stream_item_pass(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	return stream_output(stream, stream->item, stream->have, error);
 }
@@ -100,7 +100,7 @@ struct stream_text stream_text(const uint8_t *bytes, size_t n_bytes);
 
 /* The step at the head of a RAM record, and what follows a section's last record. */
 #define STREAM_RECORD_BYTES 8u
-int stream_ram_record(struct stream *stream, struct ramlift_error *error);
-int stream_ram_section_ends(struct stream *stream, struct ramlift_error *error);
+int stream_ram_record(struct qemu_stream *stream, struct ramlift_error *error);
+int stream_ram_section_ends(struct qemu_stream *stream, struct ramlift_error *error);
 
 #endif

@@ -30,7 +30,7 @@ static int damaged(struct ramlift_error *error, const char *what)
 	return error_set(error, -EPROTO, "QEMU's RAM section is damaged: %s", what);
 }
 
-static int next_record(struct stream *stream, struct ramlift_error *error)
+static int next_record(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret = stream_item_pass(stream, error);
 
@@ -39,7 +39,7 @@ static int next_record(struct stream *stream, struct ramlift_error *error)
 }
 
 /* The block with this name; n_blocks: there is none. */
-static unsigned find_block(const struct stream *stream, const uint8_t *name, size_t length)
+static unsigned find_block(const struct qemu_stream *stream, const uint8_t *name, size_t length)
 {
 	unsigned i = 0;
 
@@ -53,7 +53,7 @@ static unsigned find_block(const struct stream *stream, const uint8_t *name, siz
 }
 
 /* The table was held back, for its blocks had to be known first: the same bytes once more. */
-static int pass_table(struct stream *stream, struct ramlift_error *error)
+static int pass_table(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	uint64_t number = htobe64(stream->table_total_bytes | RAM_MEM_SIZE);
 	int ret = stream_output(stream, &number, sizeof(number), error);
@@ -72,7 +72,7 @@ static int pass_table(struct stream *stream, struct ramlift_error *error)
 	return ret;
 }
 
-static int table_ends(struct stream *stream, struct ramlift_error *error)
+static int table_ends(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	int ret = stream->sink.blocks(stream->context, stream->blocks, stream->n_blocks, error);
 
@@ -82,8 +82,8 @@ static int table_ends(struct stream *stream, struct ramlift_error *error)
 	return ret ? ret : pass_table(stream, error);
 }
 
-static int add_block(struct stream *stream, const uint8_t *name, size_t length, uint64_t size_bytes,
-		     struct ramlift_error *error)
+static int add_block(struct qemu_stream *stream, const uint8_t *name, size_t length,
+		     uint64_t size_bytes, struct ramlift_error *error)
 {
 	struct stream_text text = stream_text(name, length);
 	struct stream_block *block = &stream->blocks[stream->n_blocks];
@@ -115,7 +115,7 @@ static int add_block(struct stream *stream, const uint8_t *name, size_t length, 
  * length 1, name, size 8. With some capabilities more follows in each entry; all of them show in
  * the stream before it comes to the table, and are refused there.
  */
-static int block_step(struct stream *stream, struct ramlift_error *error)
+static int block_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	size_t length = stream->item[0];
 	int ret;
@@ -131,7 +131,8 @@ static int block_step(struct stream *stream, struct ramlift_error *error)
 	return 0;
 }
 
-static int table_begins(struct stream *stream, uint64_t total_bytes, struct ramlift_error *error)
+static int table_begins(struct qemu_stream *stream, uint64_t total_bytes,
+			struct ramlift_error *error)
 {
 	if (stream->table_done || !total_bytes)
 		return damaged(error, "a table of blocks is empty or out of place");
@@ -142,7 +143,7 @@ static int table_begins(struct stream *stream, uint64_t total_bytes, struct raml
 }
 
 /* A page's record has its whole head: its block is known, and what to do with it. */
-static int take_record(struct stream *stream, uint64_t offset_bytes, bool zero,
+static int take_record(struct qemu_stream *stream, uint64_t offset_bytes, bool zero,
 		       struct ramlift_error *error)
 {
 	const struct stream_block *block = &stream->blocks[stream->block];
@@ -165,7 +166,7 @@ static int take_record(struct stream *stream, uint64_t offset_bytes, bool zero,
 }
 
 /* offset and flags 8; length 1 and the block's name, but with CONTINUE; with ZERO 1 byte. */
-static int page_step(struct stream *stream, struct ramlift_error *error)
+static int page_step(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	uint64_t head = stream_u64(stream->item);
 	bool zero = head & RAM_ZERO;
@@ -212,7 +213,7 @@ static int refuse_record(unsigned flags, struct ramlift_error *error)
 			 flags);
 }
 
-int stream_ram_record(struct stream *stream, struct ramlift_error *error)
+int stream_ram_record(struct qemu_stream *stream, struct ramlift_error *error)
 {
 	uint64_t head = stream_u64(stream->item);
 	unsigned flags = head & RAM_FLAGS;

@@ -15,7 +15,9 @@
 #include "core/error.h"
 #include "kvm/vmm/command.h"
 #include "kvm/vmm/control_client.h"
+#include "kvm/vmm/doubt.h"
 #include "kvm/vmm/options.h"
+#include "kvm/vmm/options_security.h"
 #include "kvm/vmm/outcome.h"
 #include "kvm/vmm/progress.h"
 #include "kvm/vmm/report_json.h"
@@ -26,6 +28,7 @@ struct arguments {
 	const char *to;
 	json_t *request;
 	struct option_rails rails;
+	struct option_security security;
 	uint64_t lanes; /* of all rails together; 0: not given */
 	uint64_t lanes_per_rail;
 	bool json;
@@ -51,6 +54,7 @@ enum option_key {
 	KEY_PIN,
 	KEY_ODP,
 	KEY_LANES_PER_RAIL,
+	KEY_FENCE,
 	KEY_JSON
 };
 
@@ -87,6 +91,11 @@ static const struct argp_option options[] = {
 	{ "on-divergence", KEY_DIVERGENCE, "WHAT", 0,
 	  "if the guest writes faster than the lanes send: throttle it (default), stop it and "
 	  "switch over, or abort",
+	  0 },
+	{ "fence-command", KEY_FENCE, "COMMAND", 0,
+	  "a line for sh -c that is run if the destination does not answer after the hand-over: "
+	  "exit status 0: it is made sure that the guest never runs there, so it runs here; 10: it "
+	  "belongs there; others: not known",
 	  0 },
 	{ "json", KEY_JSON, NULL, 0, "one JSON object on standard output at the end", 0 },
 	{ "quiet", 'q', NULL, 0, "no progress", 0 },
@@ -184,6 +193,7 @@ static void check(const struct argp_state *state, struct arguments *arguments)
 	if (!arguments->to)
 		command_usage(state, "say where to: --to host:7440");
 	check_lanes(state, arguments);
+	option_security_put(&arguments->security, arguments->request);
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -221,6 +231,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		break;
 	case KEY_ODP:
 		set(arguments, "on_demand_paging", json_true());
+		break;
+	case KEY_FENCE:
+		set(arguments, "fence_command", json_string(text));
 		break;
 	case KEY_JSON:
 		arguments->json = true;
@@ -344,6 +357,7 @@ static json_t *own_result(const struct session *session, int ret, const struct r
 
 static int run_session(struct session *session, json_t *request, struct ramlift_error *error)
 {
+	struct ramlift_doubt doubt;
 	int ret;
 
 	session->signal_fd = watch_signals(error);
@@ -354,6 +368,8 @@ static int run_session(struct session *session, json_t *request, struct ramlift_
 	ret = control_client_open(session->name, &session->client, error);
 	if (ret) {
 		json_decref(request);
+		if (ret == -ENOENT && !doubt_find(session->name, &doubt, NULL))
+			doubt_refuse(&doubt, error);
 		goto close_signals;
 	}
 	ret = control_client_send(session->client, request, error);
@@ -384,12 +400,13 @@ static void tell_what_next(const json_t *result)
 
 int cmd_migrate(int argc, char **argv)
 {
-	struct arguments arguments = { .request = json_pack("{s:s}", "request", "migrate") };
+	static struct arguments arguments;
 	struct ramlift_error error = { .code = 0 };
 	struct session session = { .n_signals = 0 };
 	int ret;
 
-	command_parse(&argp, argc, argv, &arguments);
+	arguments.request = json_pack("{s:s}", "request", "migrate");
+	command_parse_secure(&argp, argc, argv, &arguments, &arguments.security);
 	session.name = arguments.name;
 	progress_start(&session.progress, arguments.quiet, arguments.json);
 	ret = run_session(&session, arguments.request, &error);

@@ -10,11 +10,13 @@
 #include <string.h>
 
 #include "kvm/vmm/command.h"
+#include "kvm/vmm/command_security.h"
 #include "kvm/vmm/options.h"
 
 struct parse {
 	const struct argp *argp;
 	void *input;
+	struct option_security *security; /* NULL: the command has no such options */
 };
 
 void command_usage(const struct argp_state *state, const char *format, ...)
@@ -63,7 +65,7 @@ static bool wants_value(const struct argp *argp, const char *word)
 }
 
 /* getopt has stopped at a word that it does not like: find the word and say what is wrong. */
-static void refuse_word(const struct argp_state *state, const struct argp *argp)
+static void refuse_word(const struct argp_state *state, const struct parse *parse)
 {
 	const char *word = state->next > 0 ? state->argv[state->next - 1] : NULL;
 
@@ -71,7 +73,8 @@ static void refuse_word(const struct argp_state *state, const struct argp *argp)
 		word = state->argv[state->next];
 	if (!word)
 		command_usage(state, "the options make no sense");
-	if (wants_value(argp, word))
+	if (wants_value(parse->argp, word) ||
+	    (parse->security && wants_value(&command_security_argp, word)))
 		command_usage(state, "option '%s' needs a value", word);
 	if (word[0] == '-')
 		command_usage(state, "unknown option '%s'", word);
@@ -84,7 +87,9 @@ static error_t parse_key(int key, char *argument, struct argp_state *state)
 	error_t ret;
 
 	if (key == ARGP_KEY_ERROR)
-		refuse_word(state, parse->argp);
+		refuse_word(state, parse);
+	if (key == ARGP_KEY_INIT)
+		state->child_inputs[0] = parse->security;
 	state->input = parse->input;
 	ret = parse->argp->parser(key, argument, state);
 	state->input = parse;
@@ -114,11 +119,16 @@ static const struct argp_option help_options[] = {
 
 static const struct argp help_argp = { .options = help_options, .parser = parse_help };
 
-void command_parse(const struct argp *argp, int argc, char **argv, void *input)
+void command_parse_secure(const struct argp *argp, int argc, char **argv, void *input,
+			  struct option_security *security)
 {
-	const struct argp_child children[] = { { &help_argp, 0, NULL, 0 }, { 0 } };
+	const struct argp_child children[] = {
+		{ security ? &command_security_argp : &help_argp, 0, NULL, 0 },
+		{ security ? &help_argp : NULL, 0, NULL, 0 },
+		{ 0 },
+	};
+	struct parse parse = { .argp = argp, .input = input, .security = security };
 	struct argp wrapped = *argp;
-	struct parse parse = { .argp = argp, .input = input };
 
 	wrapped.parser = parse_key;
 	wrapped.children = children;
@@ -126,4 +136,9 @@ void command_parse(const struct argp *argp, int argc, char **argv, void *input)
 		fprintf(stderr, "%s: the options make no sense; see 'ramlift help'\n", argv[0]);
 		exit(COMMAND_USAGE);
 	}
+}
+
+void command_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+	command_parse_secure(argp, argc, argv, input, NULL);
 }

@@ -3,28 +3,32 @@
  * `ramlift qemu migrate`: this process leads the session itself, for QEMU knows nothing of Ramlift.
  * If it goes away before the end, QEMU's migration fails and the guest runs on.
  */
-#include <inttypes.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "kvm/qemu/source.h"
 #include "kvm/vmm/command.h"
 #include "kvm/vmm/options.h"
+#include "kvm/vmm/options_security.h"
 #include "kvm/vmm/outcome.h"
-#include "kvm/vmm/progress.h"
+#include "kvm/vmm/privileges.h"
 #include "kvm/vmm/report_json.h"
-#include "kvm/vmm/runtime_dir.h"
+#include "kvm/vmm/report_read.h"
+#include "kvm/vmm/session_audit.h"
 
 #define PROGRESS_EVERY_NS (200 * NS_PER_MS)
+#define SETTLE_S	  60 /* how long to ask a destination that does not answer */
 
 struct arguments {
 	struct qemu_source_config config;
 	const struct ramlift_transport *transports[2];
 	struct option_rails rails;
-	char state_dir[4096];
+	struct option_security security;
 	bool multifd_given;
 	bool json;
 	bool quiet;
@@ -157,6 +161,7 @@ static void set_numbers(const struct argp_state *state, struct arguments *argume
 
 static void check(const struct argp_state *state, struct arguments *arguments)
 {
+	struct ramlift_source_config *session = &arguments->config.session;
 	unsigned n_rails = arguments->rails.n ? arguments->rails.n : 1;
 	unsigned n_lanes = n_rails * arguments->config.session.lanes_per_rail;
 
@@ -168,6 +173,7 @@ static void check(const struct argp_state *state, struct arguments *arguments)
 		command_usage(state, "%u lanes are more than %u", n_lanes, RAMLIFT_MAX_LANES);
 	if (!arguments->multifd_given)
 		arguments->config.n_multifd = n_lanes;
+	option_security_apply(&arguments->security, &session->security, &session->timeouts);
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -221,19 +227,25 @@ static const struct argp argp = {
 	       "receive' "
 	       "has a QEMU waiting; return with the outcome.\v"
 	       "An interrupt cancels. Exit status: 0 the guest runs there, 1 failed and 3 "
-	       "cancelled: it runs here as before, 4 in doubt: it is paused here; 2 wrong usage.",
+	       "cancelled: it runs here as before, 4 in doubt: it is paused here, see 'ramlift "
+	       "status'; 2 wrong usage.",
 };
 
 static struct qemu_source *interrupted; /* what a signal cancels */
+static volatile sig_atomic_t settling;	/* what is left to cancel is the asking */
 
 static void cancel(int signal_number)
 {
 	(void)signal_number;
-	qemu_source_cancel(interrupted);
+	if (settling)
+		qemu_source_leave(interrupted);
+	else
+		qemu_source_cancel(interrupted);
 }
 
 static void show_progress(void *context, const struct ramlift_stats *stats)
 {
+	struct session_audit *session = context;
 	static uint64_t next_ns;
 	uint64_t now_ns = clock_now_ns();
 	json_t *event;
@@ -242,7 +254,7 @@ static void show_progress(void *context, const struct ramlift_stats *stats)
 		return;
 	next_ns = now_ns + PROGRESS_EVERY_NS;
 	event = report_stats(stats);
-	progress_show(context, event);
+	progress_show(&session->progress, event);
 	json_decref(event);
 }
 
@@ -273,13 +285,53 @@ static json_t *make_result(const struct arguments *arguments, struct qemu_source
 	return result;
 }
 
-static int migrate(struct arguments *arguments, struct qemu_source **source,
-		   struct ramlift_error *error)
+/* The destination was told to run the guest, and did not answer: ask it for a while. */
+static int settle(struct qemu_source *source, struct session_audit *session,
+		  struct ramlift_error *error)
+{
+	struct sigaction action = { .sa_handler = cancel, .sa_flags = SA_RESTART };
+	struct ramlift_error why = *error;
+	struct ramlift_doubt doubt;
+	int ret;
+
+	fprintf(stderr, "%s\nasking the destination for up to %d s\n", error->text, SETTLE_S);
+	settling = 1;
+	sigaction(SIGALRM, &action, NULL);
+	alarm(SETTLE_S);
+	if (ramlift_doubt_read(session->state_dir, qemu_source_name(source), &doubt, error))
+		return -EINPROGRESS;
+	ret = qemu_source_settle(source, error);
+	alarm(0);
+	if (ret && ret != -EREMOTEIO) {
+		*error = why;
+		return -EINPROGRESS;
+	}
+	audit_write_resolved(&session->audit, &doubt,
+			     ret ? RAMLIFT_OWNER_SOURCE : RAMLIFT_OWNER_DESTINATION, "destination",
+			     NULL);
+	return ret;
+}
+
+static void write_audit(struct session_audit *session, const struct arguments *arguments,
+			struct qemu_source *source, int ret, const struct ramlift_error *error)
+{
+	struct ramlift_session_info info;
+	struct ramlift_stats stats;
+
+	qemu_source_info(source, &info);
+	qemu_source_stats(source, &stats);
+	session_audit_write(session, &info, &stats, arguments->config.session.to, ret, error);
+}
+
+static int migrate(struct arguments *arguments, struct session_audit *session,
+		   struct qemu_source **source, struct ramlift_error *error)
 {
 	struct sigaction action = { .sa_handler = cancel, .sa_flags = SA_RESTART };
 	int ret;
 
-	ret = state_dir(arguments->state_dir, sizeof(arguments->state_dir), error);
+	if (arguments->security.tls_dir[0] || arguments->security.psk_file[0])
+		privileges_forbid_dumps();
+	ret = session_audit_init(session, error);
 	if (!ret)
 		ret = qemu_source_new(&arguments->config, source, error);
 	if (ret)
@@ -288,15 +340,18 @@ static int migrate(struct arguments *arguments, struct qemu_source **source,
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
-	return qemu_source_run(*source, error);
+	ret = qemu_source_run(*source, error);
+	write_audit(session, arguments, *source, ret, error);
+	progress_clear(&session->progress);
+	return ret == -EINPROGRESS ? settle(*source, session, error) : ret;
 }
 
 int cmd_qemu_migrate(int argc, char **argv)
 {
 	static struct arguments arguments;
+	static struct session_audit session;
 	struct ramlift_error error = { .code = 0 };
 	struct qemu_source *source = NULL;
-	struct progress progress;
 	json_t *result;
 	int ret;
 
@@ -305,15 +360,21 @@ int cmd_qemu_migrate(int argc, char **argv)
 	arguments.config.session.transports = arguments.transports;
 	arguments.config.session.n_transports =
 		option_transport_list(TRANSPORT_AUTO, arguments.transports);
-	arguments.config.session.state_dir = arguments.state_dir;
+	arguments.config.session.state_dir = session.state_dir;
 	arguments.config.session.progress = show_progress;
-	arguments.config.session.progress_context = &progress;
-	command_parse(&argp, argc, argv, &arguments);
-	progress_start(&progress, arguments.quiet, arguments.json);
-	ret = migrate(&arguments, &source, &error);
-	progress_clear(&progress);
+	arguments.config.session.checked = session_audit_check;
+	arguments.config.session.progress_context = &session;
+	command_parse_secure(&argp, argc, argv, &arguments, &arguments.security);
+	progress_start(&session.progress, arguments.quiet, arguments.json);
+	ret = migrate(&arguments, &session, &source, &error);
+	progress_clear(&session.progress);
 	result = make_result(&arguments, source, ret, &error);
 	ret = outcome_tell(result, "qemu migrate", arguments.json);
+	if (ret == COMMAND_IN_DOUBT)
+		fprintf(stderr,
+			"guest %s is paused in QEMU here; 'ramlift status %s' says how to resolve "
+			"that\n",
+			read_text(result, "guest"), read_text(result, "guest"));
 	json_decref(result);
 	/* A second signal meanwhile ends the process: nothing is left to cancel. */
 	signal(SIGINT, SIG_DFL);

@@ -13,8 +13,10 @@
 #include "kvm/qemu/proxy_source.h"
 #include "kvm/vmm/command.h"
 #include "kvm/vmm/options.h"
+#include "kvm/vmm/options_security.h"
+#include "kvm/vmm/privileges.h"
 #include "kvm/vmm/report_format.h"
-#include "kvm/vmm/runtime_dir.h"
+#include "kvm/vmm/session_audit.h"
 
 struct arguments {
 	const char *listen;
@@ -23,6 +25,7 @@ struct arguments {
 	const struct ramlift_transport *transports[2];
 	unsigned n_transports;
 	struct option_rails rails;
+	struct option_security security;
 	unsigned lanes;
 	bool verify;
 	bool once;
@@ -139,6 +142,7 @@ static const struct argp argp = {
 
 static struct proxy_source *source;
 static struct proxy_destination *destination;
+static struct session_audit session;
 static volatile sig_atomic_t was_interrupted;
 
 static void cancel(int signal_number)
@@ -173,6 +177,24 @@ static void tell_source(const struct arguments *arguments)
 	       format_time(downtime, stats.downtime.total_ns));
 }
 
+/* What did not get as far as a session has left a word elsewhere. */
+static void write_audit(const struct arguments *arguments, int ret,
+			const struct ramlift_error *error)
+{
+	struct ramlift_session_info info;
+	struct ramlift_stats stats;
+
+	if (source) {
+		proxy_source_info(source, &info);
+		proxy_source_stats(source, &stats);
+	} else {
+		proxy_destination_info(destination, &info);
+		proxy_destination_stats(destination, &stats);
+	}
+	if (info.session[0])
+		session_audit_write(&session, &info, &stats, arguments->to, ret, error);
+}
+
 /* One migration after the other. */
 static int serve(const struct arguments *arguments)
 {
@@ -183,6 +205,7 @@ static int serve(const struct arguments *arguments)
 		error.code = 0;
 		ret = source ? proxy_source_run(source, &error)
 			     : proxy_destination_run(destination, &error);
+		write_audit(arguments, ret, &error);
 		if (was_interrupted)
 			return COMMAND_CANCELLED;
 		if (ret) {
@@ -200,7 +223,6 @@ static int serve(const struct arguments *arguments)
 static int open_source(const struct arguments *arguments, uint16_t *port,
 		       struct ramlift_error *error)
 {
-	static char journals[4096];
 	struct ramlift_source_config config;
 	uint64_t wanted = 0;
 	int ret;
@@ -213,11 +235,12 @@ static int open_source(const struct arguments *arguments, uint16_t *port,
 	config.rails = arguments->rails.list;
 	config.n_rails = arguments->rails.n;
 	config.verify = arguments->verify;
-	config.state_dir = journals;
+	config.state_dir = session.state_dir;
+	config.checked = session_audit_check;
+	config.progress_context = &session;
+	option_security_apply(&arguments->security, &config.security, &config.timeouts);
 	ret = option_number("--listen", strrchr(arguments->listen, ':') + 1, 0, 65535, &wanted,
 			    error);
-	if (!ret)
-		ret = state_dir(journals, sizeof(journals), error);
 	if (!ret)
 		ret = proxy_source_new((uint16_t)wanted, &config, &source, error);
 	if (!ret)
@@ -237,6 +260,11 @@ static int open_destination(const struct arguments *arguments, uint16_t *port,
 	config.n_transports = arguments->n_transports;
 	config.rails = arguments->rails.list;
 	config.n_rails = arguments->rails.n;
+	config.state_dir = session.state_dir;
+	config.checked = session_audit_check;
+	config.turned_away = session_audit_refused;
+	config.progress_context = &session;
+	option_security_apply(&arguments->security, &config.security, &config.timeouts);
 	ret = proxy_destination_new(arguments->connect, &config, &destination, error);
 	if (!ret)
 		*port = proxy_destination_port(destination);
@@ -251,8 +279,12 @@ int cmd_qemu_proxy(int argc, char **argv)
 	int ret;
 
 	arguments.n_transports = option_transport_list(TRANSPORT_AUTO, arguments.transports);
-	command_parse(&argp, argc, argv, &arguments);
+	command_parse_secure(&argp, argc, argv, &arguments, &arguments.security);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (arguments.security.tls_dir[0] || arguments.security.psk_file[0])
+		privileges_forbid_dumps();
+	if (session_audit_init(&session, &error))
+		return command_failed("qemu proxy", &error);
 	ret = arguments.to ? open_source(&arguments, &port, &error)
 			   : open_destination(&arguments, &port, &error);
 	if (ret)

@@ -7,12 +7,16 @@
 #include "kvm/qemu/destination.h"
 #include "kvm/vmm/command.h"
 #include "kvm/vmm/options.h"
+#include "kvm/vmm/options_security.h"
+#include "kvm/vmm/privileges.h"
 #include "kvm/vmm/report_format.h"
+#include "kvm/vmm/session_audit.h"
 
 struct arguments {
 	struct qemu_destination_config config;
 	const struct ramlift_transport *transports[2];
 	struct option_rails rails;
+	struct option_security security;
 	bool once;
 };
 
@@ -89,8 +93,7 @@ static const struct argp argp = {
 	.parser = parse,
 	.doc = "Wait for a guest from another host and take it into a QEMU that waits for it with "
 	       "-incoming defer. Returns once the guest is there.\v"
-	       "Whoever can reach the address can send a guest: listen on a network that you "
-	       "trust.",
+	       "Beyond this host, peers prove who they are: --tls-dir or --psk-file.",
 };
 
 static struct qemu_destination *interrupted; /* what a signal cancels */
@@ -112,14 +115,31 @@ static void watch_signals(struct qemu_destination *destination)
 	sigaction(SIGTERM, &action, NULL);
 }
 
+/* A session that did not get as far as a name has been told of as a stranger. */
+static void write_audit(struct session_audit *session, struct qemu_destination *destination,
+			int ret, const struct ramlift_error *error)
+{
+	struct ramlift_session_info info;
+	struct ramlift_stats stats;
+
+	qemu_destination_info(destination, &info);
+	qemu_destination_stats(destination, &stats);
+	if (info.session[0])
+		session_audit_write(session, &info, &stats, NULL, ret, error);
+}
+
 /* Until a guest has come, a signal says so, or QEMU is of no more use. */
-static int receive(const struct arguments *arguments, struct qemu_destination *destination)
+static int receive(const struct arguments *arguments, struct session_audit *session,
+		   struct qemu_destination *destination)
 {
 	struct ramlift_error error;
+	int ret;
 
 	for (;;) {
 		error.code = 0;
-		if (!qemu_destination_run(destination, &error)) {
+		ret = qemu_destination_run(destination, &error);
+		write_audit(session, destination, ret, &error);
+		if (!ret) {
 			printf("guest %s has come and is in QEMU here\n",
 			       qemu_destination_guest(destination));
 			return COMMAND_DONE;
@@ -139,9 +159,27 @@ static int receive(const struct arguments *arguments, struct qemu_destination *d
 	}
 }
 
+static int open_destination(struct arguments *arguments, struct session_audit *session,
+			    struct qemu_destination **destination, struct ramlift_error *error)
+{
+	struct ramlift_destination_config *config = &arguments->config.session;
+	int ret;
+
+	option_security_apply(&arguments->security, &config->security, &config->timeouts);
+	if (config->security.tls_dir || config->security.psk_file)
+		privileges_forbid_dumps();
+	config->state_dir = session->state_dir;
+	config->checked = session_audit_check;
+	config->turned_away = session_audit_refused;
+	config->progress_context = session;
+	ret = session_audit_init(session, error);
+	return ret ? ret : qemu_destination_new(&arguments->config, destination, error);
+}
+
 int cmd_qemu_receive(int argc, char **argv)
 {
 	static struct arguments arguments;
+	static struct session_audit session;
 	struct ramlift_error error = { .code = 0 };
 	struct qemu_destination *destination;
 	const char *listen;
@@ -151,16 +189,16 @@ int cmd_qemu_receive(int argc, char **argv)
 	arguments.config.session.transports = arguments.transports;
 	arguments.config.session.n_transports =
 		option_transport_list(TRANSPORT_AUTO, arguments.transports);
-	command_parse(&argp, argc, argv, &arguments);
+	command_parse_secure(&argp, argc, argv, &arguments, &arguments.security);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	ret = qemu_destination_new(&arguments.config, &destination, &error);
+	ret = open_destination(&arguments, &session, &destination, &error);
 	if (ret)
 		return command_failed("qemu receive", &error);
 	watch_signals(destination);
 	listen = arguments.config.session.listen;
 	printf("listening on %.*s:%u for a guest\n", (int)(strrchr(listen, ':') - listen), listen,
 	       qemu_destination_port(destination));
-	ret = receive(&arguments, destination);
+	ret = receive(&arguments, &session, destination);
 	signal(SIGINT, SIG_DFL);
 	signal(SIGTERM, SIG_DFL);
 	qemu_destination_free(destination);

@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `ramlift receive`: wait for a guest from another host, then be its process. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "kvm/vmm/command.h"
 #include "kvm/vmm/options.h"
+#include "kvm/vmm/options_security.h"
+#include "kvm/vmm/privileges.h"
 #include "kvm/vmm/server.h"
 
 struct arguments {
 	const char *listen;
 	enum option_transport transport;
 	struct option_rails rails;
+	struct option_security security;
+	const char *user;
 	bool on_demand_paging;
 	struct server_incoming incoming;
 	bool verbose;
 };
 
-enum option_key { KEY_ODP = 0x100 };
+enum option_key { KEY_ODP = 0x100, KEY_USER };
 
 static const struct argp_option options[] = {
 	{ "listen", 'l', "ADDRESS", 0, "where to listen: host:port, 0.0.0.0:7440, [::]:7440", 0 },
@@ -34,6 +39,8 @@ static const struct argp_option options[] = {
 	  "are not named stay, where this host has them",
 	  0 },
 	{ "memory", 'm', "SIZE", 0, "take only a guest with this much memory; default any", 0 },
+	{ "user", KEY_USER, "NAME", 0,
+	  "become this user, who may use /dev/kvm and the RDMA devices; needs root", 0 },
 	{ "once", '1', NULL, 0, "give up after one session that brings no guest", 0 },
 	{ "verbose", 'v', NULL, 0, "a line about the guest every few seconds", 0 },
 	{ 0 },
@@ -68,6 +75,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
 		command_check(state, option_numa_map(text, &arguments->incoming.numa_map, &error),
 			      &error);
 		break;
+	case KEY_USER:
+		arguments->user = text;
+		break;
 	case '1':
 		arguments->incoming.once = true;
 		break;
@@ -89,13 +99,33 @@ static const struct argp argp = {
 	.parser = parse,
 	.doc = "Wait for a guest from another host, then run it in the foreground, until it has "
 	       "moved on or is stopped.\v"
-	       "Whoever can reach the address can send a guest: listen on a network that you "
-	       "trust.",
+	       "Beyond this host, peers prove who they are: --tls-dir or --psk-file. The process "
+	       "gives up all privileges but that to lock memory.",
 };
+
+static bool is_low_port(const char *listen)
+{
+	int port = atoi(strrchr(listen, ':') + 1);
+
+	return port > 0 && port < 1024;
+}
+
+/* First of all, for it concerns the calling thread and those that it makes. */
+static int prepare(const struct arguments *arguments, struct server **server,
+		   struct ramlift_error *error)
+{
+	int ret = machine_numa_map_check(&arguments->incoming.numa_map, error);
+
+	if (!ret)
+		ret = privileges_drop(arguments->user, is_low_port(arguments->listen), error);
+	if (!ret)
+		ret = server_new(server, error);
+	return ret;
+}
 
 int cmd_receive(int argc, char **argv)
 {
-	struct arguments arguments = { .transport = TRANSPORT_AUTO };
+	static struct arguments arguments = { .transport = TRANSPORT_AUTO };
 	const struct ramlift_transport *transports[2];
 	struct ramlift_destination_config config;
 	struct ramlift_error error = { .code = 0 };
@@ -103,7 +133,7 @@ int cmd_receive(int argc, char **argv)
 	uint16_t port = 0;
 	int ret;
 
-	command_parse(&argp, argc, argv, &arguments);
+	command_parse_secure(&argp, argc, argv, &arguments, &arguments.security);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ramlift_destination_config_init(&config);
 	config.listen = arguments.listen;
@@ -112,9 +142,10 @@ int cmd_receive(int argc, char **argv)
 	config.rails = arguments.rails.list;
 	config.n_rails = arguments.rails.n;
 	config.on_demand_paging = arguments.on_demand_paging;
-	ret = machine_numa_map_check(&arguments.incoming.numa_map, &error);
-	if (!ret)
-		ret = server_new(&server, &error);
+	option_security_apply(&arguments.security, &config.security, &config.timeouts);
+	if (config.security.tls_dir || config.security.psk_file)
+		privileges_forbid_dumps();
+	ret = prepare(&arguments, &server, &error);
 	if (!ret)
 		ret = server_receive_guest(server, &config, &arguments.incoming, &port, &error);
 	if (ret) {

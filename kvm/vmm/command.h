@@ -57,6 +57,11 @@ int cmd_qemu_proxy(int argc, char **argv);
  */
 void command_parse(const struct argp *argp, int argc, char **argv, void *input);
 
+/* The same for a command that has the options of command_security.h as well. */
+struct option_security;
+void command_parse_secure(const struct argp *argp, int argc, char **argv, void *input,
+			  struct option_security *security);
+
 /* For parsers: end the process with this sentence and COMMAND_USAGE. */
 void command_usage(const struct argp_state *state, const char *format, ...)
 	__attribute__((format(printf, 2, 3), noreturn));

@@ -29,6 +29,7 @@ struct client {
 	bool held;   /* waits for an answer that comes later */
 	bool ended;  /* takes no more requests; goes once its output is flushed */
 	bool broken; /* to be dropped at once */
+	struct ucred who;
 	uint64_t idle_since_ns;
 	char *input; /* CONTROL_MAX_LINE_BYTES */
 	size_t input_bytes;
@@ -131,6 +132,18 @@ void control_server_hold(struct control_server *server, uint64_t id)
 	if (client)
 		client->held = true;
 	pthread_mutex_unlock(&server->lock);
+}
+
+bool control_server_who(struct control_server *server, uint64_t id, struct ucred *who)
+{
+	const struct client *client;
+
+	pthread_mutex_lock(&server->lock);
+	client = find_client(server, id);
+	if (client)
+		*who = client->who;
+	pthread_mutex_unlock(&server->lock);
+	return client;
 }
 
 static void refuse(struct control_server *server, struct client *client, const char *sentence)
@@ -248,18 +261,19 @@ static void turn_away(int fd, const char *sentence)
 	close(fd);
 }
 
-static bool is_trusted(int fd)
+/* This process's user, and root. */
+static bool is_trusted(int fd, struct ucred *who)
 {
-	struct ucred peer;
-	socklen_t bytes = sizeof(peer);
+	socklen_t bytes = sizeof(*who);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) &&
-	       (peer.uid == geteuid() || !peer.uid);
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, who, &bytes) &&
+	       (who->uid == geteuid() || !who->uid);
 }
 
 static void accept_client(struct control_server *server)
 {
 	int fd = accept4(server->binding.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct ucred who = { .uid = (uid_t)-1 };
 	struct client *free_slot = NULL;
 	char *input;
 
@@ -273,8 +287,10 @@ static void accept_client(struct control_server *server)
 		if (!server->clients[i].id)
 			free_slot = &server->clients[i];
 	}
-	if (!is_trusted(fd)) {
+	if (!is_trusted(fd, &who)) {
 		turn_away(fd, "this guest belongs to another user");
+		if (server->config.turned_away)
+			server->config.turned_away(server->config.context, &who);
 		return;
 	}
 	input = free_slot ? malloc(CONTROL_MAX_LINE_BYTES) : NULL;
@@ -287,6 +303,7 @@ static void accept_client(struct control_server *server)
 		.fd = fd,
 		.id = ++server->last_id,
 		.input = input,
+		.who = who,
 		.idle_since_ns = clock_now_ns(),
 	};
 	pthread_mutex_unlock(&server->lock);

@@ -7,8 +7,10 @@
 #ifndef KVM_VMM_CONTROL_SOCKET_H
 #define KVM_VMM_CONTROL_SOCKET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
 #include <jansson.h>
@@ -35,6 +37,9 @@ struct control_config {
 	 * block for long and must not close the server. Answers by control_server_send().
 	 */
 	void (*request)(void *context, uint64_t client, const json_t *request);
+	/* Somebody was turned away who is neither this process's user nor root. On the control
+	 * thread; may be NULL. */
+	void (*turned_away)(void *context, const struct ucred *who);
 	void *context;
 };
 
@@ -57,6 +62,9 @@ void control_server_send_lossy(struct control_server *server, uint64_t client,
 
 /* The client waits for a later answer: it may stay idle until it goes. Any thread. */
 void control_server_hold(struct control_server *server, uint64_t client);
+
+/* Who a client is, as SO_PEERCRED tells. Any thread. False: it has gone. */
+bool control_server_who(struct control_server *server, uint64_t client, struct ucred *who);
 
 /* Give clients up to a second to take what is queued, end the thread, remove the file. NULL is
  * fine. Not on the control thread. */

@@ -169,7 +169,8 @@ static void last_migration(FILE *out, const json_t *last)
 	else
 		fprintf(out, ", to %s", read_text(last, "to"));
 	if (read_text(last, "resolved")[0])
-		fprintf(out, ", resolved: it runs here");
+		fprintf(out, ", resolved by the word of the %s: it is the %s's",
+			read_text(last, "resolved_by"), read_text(last, "resolved"));
 	else if (sentence[0])
 		fprintf(out, ": %s", sentence);
 	else if (read_number(json_object_get(last, "downtime"), "total_ns"))
@@ -210,12 +211,30 @@ static void numa_nodes(FILE *out, const json_t *nodes)
 	fprintf(out, "\n");
 }
 
+static void doubt(FILE *out, const json_t *doubt)
+{
+	const char *asked = read_text(doubt, "last_asked");
+
+	if (!doubt)
+		return;
+	fprintf(out, LABEL "%s since %s\n", "in doubt", read_text(doubt, "to"),
+		read_text(doubt, "since"));
+	fprintf(out, LABEL "%s, generation %llu\n", "session", read_text(doubt, "session"),
+		(unsigned long long)read_number(doubt, "generation"));
+	if (asked[0])
+		fprintf(out, LABEL "%s\n", "last asked", asked);
+	if (read_text(doubt, "fence_command")[0])
+		fprintf(out, LABEL "%s\n", "fence command", read_text(doubt, "fence_command"));
+}
+
 void report_table_guest(FILE *out, const json_t *status)
 {
 	char memory[FORMAT_BYTES], page[FORMAT_BYTES];
 
 	fprintf(out, "guest %s: %s\n", read_text(status, "guest"), read_text(status, "state"));
-	fprintf(out, LABEL "%llu\n", "process", (unsigned long long)read_number(status, "pid"));
+	if (read_number(status, "pid"))
+		fprintf(out, LABEL "%llu\n", "process",
+			(unsigned long long)read_number(status, "pid"));
 	if (read_number(status, "memory_bytes"))
 		fprintf(out, LABEL "%s in pages of %s, %llu vCPU%s, dirty %s\n", "machine",
 			format_size(memory, read_number(status, "memory_bytes")),
@@ -227,6 +246,7 @@ void report_table_guest(FILE *out, const json_t *status)
 	guest_check(out, json_object_get(status, "guest_check"), "");
 	current_migration(out, json_object_get(status, "migration"));
 	last_migration(out, json_object_get(status, "last_migration"));
+	doubt(out, json_object_get(status, "doubt"));
 	if (read_text(status, "hint")[0])
 		fprintf(out, "%s\n", read_text(status, "hint"));
 }

@@ -15,6 +15,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "kvm/vmm/command.h"
+#include "kvm/vmm/runtime_dir.h"
 #include "kvm/vmm/server_private.h"
 
 #define REPORT_EVERY_NS (5 * NS_PER_S)
@@ -27,11 +28,23 @@ void server_wake(struct server *server)
 		;
 }
 
+static void tell_stranger(void *context, const struct ucred *who)
+{
+	struct server *server = context;
+	char from[64];
+
+	snprintf(from, sizeof(from), "user %u, process %d of this host", (unsigned)who->uid,
+		 (int)who->pid);
+	audit_write_refused(&server->audit, from,
+			    "the control socket is for this process's user and root");
+}
+
 int server_open_control(struct server *server, struct ramlift_error *error)
 {
 	const struct control_config config = {
 		.name = server->place.name,
 		.request = server_request,
+		.turned_away = tell_stranger,
 		.context = server,
 	};
 	int ret;
@@ -57,6 +70,9 @@ int server_new(struct server **result, struct ramlift_error *error)
 
 	if (!server)
 		return error_set(error, -ENOMEM, "no memory for a guest's process");
+	ret = state_dir(server->state_dir, sizeof(server->state_dir), error);
+	if (ret)
+		goto free_server;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGTERM);
@@ -73,6 +89,7 @@ int server_new(struct server **result, struct ramlift_error *error)
 		goto close_signals;
 	}
 	pthread_mutex_init(&server->lock, NULL);
+	audit_init(&server->audit, server->state_dir);
 	*result = server;
 	return 0;
 
@@ -131,6 +148,15 @@ static void check_guest(struct server *server, bool verbose)
 		       (unsigned long long)report.failures, report.running ? "" : ", paused");
 }
 
+static bool is_committed(struct server *server)
+{
+	struct ramlift_stats stats = { .phase = RAMLIFT_PHASE_IDLE };
+
+	if (server->state == SERVER_MIGRATING && server->migration->source)
+		ramlift_source_stats(server->migration->source, &stats);
+	return stats.phase == RAMLIFT_PHASE_COMMITTED;
+}
+
 /* The first signal during a session asks it to end, the second the process with it. */
 static void signal_session(struct server *server)
 {
@@ -139,7 +165,7 @@ static void signal_session(struct server *server)
 
 	if (server->n_signals > 2) {
 		fprintf(stderr, "ramlift: stopped in the middle of a migration\n");
-		_exit(COMMAND_FAILED);
+		_exit(is_committed(server) ? COMMAND_IN_DOUBT : COMMAND_FAILED);
 	}
 	if (server->n_signals == 2) {
 		server->stop_after = true;
@@ -157,9 +183,8 @@ static void signal_session(struct server *server)
 
 static void signal_in_doubt(struct server *server)
 {
-	if (server->n_signals > 1) {
-		server->state = SERVER_STOPPED;
-		server->given_up = true;
+	if (server->n_signals > 1 && server->migration) {
+		server_doubt_leave(server);
 		return;
 	}
 	fprintf(stderr,
@@ -214,10 +239,15 @@ static int say_end(struct server *server)
 		return COMMAND_FAILED;
 	if (moved)
 		printf("guest %s runs at %s now\n", server->place.name, server->moved_to);
-	else if (server->place.name[0])
+	else if (server->place.name[0] && !server->given_up)
 		printf("guest %s is stopped\n", server->place.name);
-	if (server->given_up)
+	if (server->given_up) {
+		fprintf(stderr,
+			"ramlift: guest %s is given up here while it may or may not run at %s; the "
+			"journal keeps that, see 'ramlift status %s'\n",
+			server->place.name, server->moved_to, server->place.name);
 		return COMMAND_IN_DOUBT;
+	}
 	return server->failure_told ? COMMAND_FAILED : COMMAND_DONE;
 }
 
@@ -251,6 +281,8 @@ static void end_sessions(struct server *server)
 	server->stop_after = true;
 	if (server->state == SERVER_MIGRATING)
 		server_cancel_migration(server);
+	if (server->state == SERVER_IN_DOUBT && server->migration)
+		server_doubt_leave(server);
 	if (server->destination)
 		ramlift_destination_cancel(server->destination);
 	pthread_mutex_unlock(&server->lock);
@@ -264,13 +296,16 @@ void server_free(struct server *server)
 	if (!server)
 		return;
 	end_sessions(server);
+	ramlift_destination_free(server->destination);
 	pthread_mutex_lock(&server->lock);
+	server->destination = NULL;
 	server->machine = NULL;
 	pthread_mutex_unlock(&server->lock);
 	/* The name last: who asked for the end sees it by the end of the connection. */
 	machine_free(server->place.machine);
 	server_close_control(server);
 	json_decref(server->last_migration);
+	audit_fini(&server->audit);
 	pthread_mutex_destroy(&server->lock);
 	close(server->wake_fd);
 	close(server->signal_fd);

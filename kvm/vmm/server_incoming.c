@@ -94,6 +94,39 @@ static const struct ramlift_guest_ops incoming_ops = {
 	.load_state = load_state,
 };
 
+static void tell_check(void *context, const char *check, const struct ramlift_error *failed)
+{
+	audit_check(&((struct server *)context)->audit, check, failed);
+}
+
+static void tell_stranger(void *context, const char *peer, const struct ramlift_error *why)
+{
+	struct server *server = context;
+	char reason[sizeof(why->text)];
+
+	snprintf(reason, sizeof(reason), "%s", why->text);
+	fprintf(stderr, "ramlift receive: refused a connection from %s: %s\n", peer,
+		format_clean(reason));
+	audit_write_refused(&server->audit, peer, why->text);
+}
+
+/* A session that did not get as far as a name has been told of as a stranger. */
+static void write_audit(struct server *server, int ret, const struct ramlift_error *error)
+{
+	struct ramlift_stats stats;
+	struct audit_session session = {
+		.incoming = true,
+		.stats = &stats,
+		.ret = ret,
+		.reason = ret ? error->text : "",
+	};
+
+	ramlift_destination_stats(server->destination, &stats);
+	ramlift_destination_info(server->destination, &session.info);
+	if (session.info.session[0])
+		audit_write_session(&server->audit, &session);
+}
+
 static void tell_outcome(struct server *server, int ret, const struct ramlift_error *error)
 {
 	struct ramlift_stats stats;
@@ -171,7 +204,6 @@ static bool goes_on(struct server *server, struct ramlift_error *error)
 static void *incoming_main(void *argument)
 {
 	struct server *server = argument;
-	struct ramlift_destination *destination;
 	struct ramlift_error error;
 	int ret;
 
@@ -179,6 +211,7 @@ static void *incoming_main(void *argument)
 		error = (struct ramlift_error){ .text = "the session failed" };
 		ret = ramlift_destination_run(server->destination, &error);
 		error.code = ret;
+		write_audit(server, ret, &error);
 		tell_outcome(server, ret, &error);
 	} while (ret && goes_on(server, &error));
 	pthread_mutex_lock(&server->lock);
@@ -189,10 +222,8 @@ static void *incoming_main(void *argument)
 		server->stop_after = false;
 	}
 	server->n_signals = 0;
-	destination = server->destination;
-	server->destination = NULL;
+	server->receiving = ret != 0;
 	pthread_mutex_unlock(&server->lock);
-	ramlift_destination_free(destination);
 	if (!ret)
 		printf("guest %s has come and runs here\n", server->place.name);
 	server_wake(server);
@@ -216,6 +247,10 @@ int server_receive_guest(struct server *server, const struct ramlift_destination
 	server->incoming_config = *config;
 	server->incoming_config.guest_ops = &incoming_ops;
 	server->incoming_config.guest = server;
+	server->incoming_config.state_dir = server->state_dir;
+	server->incoming_config.checked = tell_check;
+	server->incoming_config.turned_away = tell_stranger;
+	server->incoming_config.progress_context = server;
 	server->incoming = *incoming;
 	server->place.numa_map = incoming->numa_map;
 	ret = ramlift_destination_new(&server->incoming_config, &server->destination, error);
@@ -223,6 +258,7 @@ int server_receive_guest(struct server *server, const struct ramlift_destination
 		return ret;
 	*port = ramlift_destination_port(server->destination);
 	fix_address(server, config->listen, *port);
+	server->receiving = true;
 	ret = -pthread_create(&server->incoming_thread, NULL, incoming_main, server);
 	if (ret) {
 		ramlift_destination_free(server->destination);

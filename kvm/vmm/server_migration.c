@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/error.h"
-#include "kvm/vmm/options.h"
 #include "kvm/vmm/report_format.h"
 #include "kvm/vmm/report_json.h"
-#include "kvm/vmm/runtime_dir.h"
 #include "kvm/vmm/server_private.h"
 
 #define PROGRESS_EVERY_NS (200 * NS_PER_MS)
@@ -20,7 +20,10 @@ static void migration_free(struct migration *migration)
 	if (!migration)
 		return;
 	ramlift_source_free(migration->source);
+	if (migration->interrupt_fd >= 0)
+		close(migration->interrupt_fd);
 	free(migration->description);
+	free(migration->fence_command);
 	free(migration->to);
 	free(migration);
 }
@@ -66,6 +69,8 @@ static void tell_progress(void *context, const struct ramlift_stats *stats)
 	json_t *event;
 
 	/* How it ended is told by the result. */
+	if (stats->phase == RAMLIFT_PHASE_IN_DOUBT)
+		server_doubt_asked(server);
 	if (stats->phase >= RAMLIFT_PHASE_DONE)
 		return;
 	if (now_ns < migration->next_progress_ns && stats->phase == migration->last_phase)
@@ -125,6 +130,40 @@ static int make_source(struct server *server, struct ramlift_error *error)
 	return 0;
 }
 
+static void tell_check(void *context, const char *check, const struct ramlift_error *failed)
+{
+	audit_check(&((struct server *)context)->audit, check, failed);
+}
+
+static void write_audit(struct server *server, int ret, const struct ramlift_error *error)
+{
+	struct migration *migration = server->migration;
+	struct ramlift_stats stats = { .phase = RAMLIFT_PHASE_FAILED };
+	struct audit_session session = {
+		.guest = server->place.name,
+		.peer = migration->to,
+		.asked_by = &migration->asked_by,
+		.stats = &stats,
+		.ret = ret,
+		.reason = ret ? error->text : "",
+	};
+
+	if (migration->source) {
+		ramlift_source_stats(migration->source, &stats);
+		ramlift_source_info(migration->source, &session.info);
+	}
+	audit_write_session(&server->audit, &session);
+}
+
+static enum server_state state_after(const struct server *server, int ret)
+{
+	if (!ret)
+		return SERVER_MOVED;
+	if (ret == -EINPROGRESS)
+		return SERVER_IN_DOUBT;
+	return server->stop_after ? SERVER_STOPPED : SERVER_RUNNING;
+}
+
 static void *migration_main(void *argument)
 {
 	struct server *server = argument;
@@ -139,192 +178,26 @@ static void *migration_main(void *argument)
 	if (ret) /* for this process's own log: who asked may be gone */
 		fprintf(stderr, "ramlift: guest %s did not move to %s: %s\n", server->place.name,
 			migration->to, format_clean(error.text));
+	write_audit(server, ret, &error);
 	result = make_result(server, ret, &error);
+	if (ret == -EINPROGRESS)
+		server_doubt_begin(server);
 	pthread_mutex_lock(&server->lock);
-	if (!ret)
-		server->state = SERVER_MOVED;
-	else if (ret == -EINPROGRESS)
-		server->state = SERVER_IN_DOUBT;
-	else
-		server->state = server->stop_after ? SERVER_STOPPED : SERVER_RUNNING;
-	server->stop_after = false;
+	server->state = state_after(server, ret);
 	server->n_signals = 0;
-	server->migration = NULL;
+	if (ret != -EINPROGRESS) {
+		server->stop_after = false;
+		server->migration = NULL;
+	}
 	server_tell(server, result);
 	pthread_mutex_unlock(&server->lock);
+	if (ret == -EINPROGRESS)
+		server_doubt_settle(server);
 	/* Nothing below takes the lock: the next migrate request joins this thread under it. It is
 	 * told before this, for freeing may take long. */
 	migration_free(migration);
 	server_wake(server);
 	return NULL;
-}
-
-/* A number of the request: absent leaves the default, out of bounds is refused. */
-static int take_number(const json_t *request, const char *key, uint64_t minimum, uint64_t maximum,
-		       uint64_t *number, struct ramlift_error *error)
-{
-	const json_t *value = json_object_get(request, key);
-	json_int_t integer = json_integer_value(value);
-
-	if (!value)
-		return 0;
-	if (!json_is_integer(value) || integer < 0 || (uint64_t)integer < minimum ||
-	    (uint64_t)integer > maximum)
-		return error_set(error, -EINVAL, "%s must be a number from %llu to %llu", key,
-				 (unsigned long long)minimum, (unsigned long long)maximum);
-	*number = (uint64_t)integer;
-	return 0;
-}
-
-/* A word of the request, NULL where it is absent. */
-static int take_text(const json_t *request, const char *key, const char **text,
-		     struct ramlift_error *error)
-{
-	const json_t *value = json_object_get(request, key);
-
-	if (value && !json_is_string(value))
-		return error_set(error, -EINVAL, "%s must be a string", key);
-	*text = json_string_value(value);
-	return 0;
-}
-
-/* false where it is absent. */
-static int take_flag(const json_t *request, const char *key, bool *flag,
-		     struct ramlift_error *error)
-{
-	const json_t *value = json_object_get(request, key);
-
-	if (value && !json_is_boolean(value))
-		return error_set(error, -EINVAL, "%s must be true or false", key);
-	*flag = json_is_true(value);
-	return 0;
-}
-
-/* Which devices, and what they may pin. */
-static int take_rails(const json_t *request, struct migration *migration,
-		      struct ramlift_error *error)
-{
-	struct ramlift_source_config *config = &migration->config;
-	const char *rails = NULL, *pin = NULL;
-	int ret;
-
-	ret = take_text(request, "rails", &rails, error);
-	if (!ret && rails)
-		ret = option_rails(rails, &migration->rails, error);
-	if (!ret)
-		ret = take_text(request, "pin", &pin, error);
-	if (!ret && pin)
-		ret = option_pin(pin, &config->pin, &config->pin_budget_bytes, error);
-	if (!ret)
-		ret = take_flag(request, "on_demand_paging", &config->on_demand_paging, error);
-	config->rails = migration->rails.list;
-	config->n_rails = migration->rails.n;
-	return ret;
-}
-
-static int take_choices(const json_t *request, struct migration *migration,
-			struct ramlift_error *error)
-{
-	struct ramlift_source_config *config = &migration->config;
-	enum option_transport choice = TRANSPORT_AUTO;
-	const char *divergence = NULL, *transport = NULL;
-	int ret;
-
-	ret = take_text(request, "transport", &transport, error);
-	if (!ret && transport)
-		ret = option_transport(transport, &choice, error);
-	if (!ret)
-		ret = take_text(request, "on_divergence", &divergence, error);
-	if (!ret && divergence)
-		ret = option_divergence(divergence, &config->on_divergence, error);
-	if (!ret)
-		ret = take_flag(request, "verify", &config->verify, error);
-	if (ret)
-		return ret;
-	config->transports = migration->transports;
-	config->n_transports = option_transport_list(choice, migration->transports);
-	return 0;
-}
-
-static int take_address(const json_t *request, struct migration *migration,
-			struct ramlift_error *error)
-{
-	const char *to = NULL;
-	int ret;
-
-	ret = take_text(request, "to", &to, error);
-	if (!ret)
-		ret = option_address("--to", to ? to : "", false, error);
-	if (ret)
-		return ret;
-	migration->to = strdup(to);
-	if (!migration->to)
-		return error_set(error, -ENOMEM, "no memory for a migration");
-	migration->config.to = migration->to;
-	return 0;
-}
-
-static int take_numbers(const json_t *request, struct ramlift_source_config *config,
-			struct ramlift_error *error)
-{
-	uint64_t lanes = config->lanes_per_rail;
-	int ret;
-
-	ret = take_number(request, "lanes_per_rail", 1, RAMLIFT_MAX_LANES, &lanes, error);
-	if (!ret)
-		ret = take_number(request, "max_downtime_ns", 1, 3600 * NS_PER_S,
-				  &config->max_downtime_ns, error);
-	if (!ret)
-		ret = take_number(request, "timeout_ns", 1, 366ull * 86400 * NS_PER_S,
-				  &config->max_total_ns, error);
-	if (!ret)
-		ret = take_number(request, "bandwidth_bytes_per_s", 1, OPTION_MAX_RATE_BYTES,
-				  &config->bandwidth_bytes_per_s, error);
-	config->lanes_per_rail = (unsigned)lanes;
-	return ret;
-}
-
-static int fill_in_guest(struct server *server, struct migration *migration,
-			 struct ramlift_error *error)
-{
-	struct ramlift_source_config *config = &migration->config;
-	int ret;
-
-	ret = machine_describe(server->machine, &migration->description, &config->machine_bytes,
-			       error);
-	if (ret)
-		return ret;
-	ret = state_dir(migration->state_dir, sizeof(migration->state_dir), error);
-	if (ret)
-		return ret;
-	config->guest_name = server->place.name;
-	config->guest_ops = &machine_guest_ops;
-	config->guest = &server->place;
-	config->dirty_source_ops = machine_dirty_source(server->machine, &config->dirty_source);
-	config->regions = machine_regions(server->machine, &config->n_regions);
-	config->machine = migration->description;
-	config->state_dir = migration->state_dir;
-	config->progress = tell_progress;
-	config->progress_context = server;
-	return 0;
-}
-
-static int prepare(struct server *server, const json_t *request, struct migration *migration,
-		   struct ramlift_error *error)
-{
-	int ret;
-
-	ramlift_source_config_init(&migration->config);
-	ret = take_address(request, migration, error);
-	if (!ret)
-		ret = take_choices(request, migration, error);
-	if (!ret)
-		ret = take_rails(request, migration, error);
-	if (!ret)
-		ret = take_numbers(request, &migration->config, error);
-	if (!ret)
-		ret = fill_in_guest(server, migration, error);
-	return ret;
 }
 
 int server_migrate(struct server *server, uint64_t client, const json_t *request,
@@ -335,10 +208,21 @@ int server_migrate(struct server *server, uint64_t client, const json_t *request
 
 	if (!migration)
 		return error_set(error, -ENOMEM, "no memory for a migration");
+	migration->interrupt_fd = -1;
 	migration->client = client;
-	ret = prepare(server, request, migration, error);
+	control_server_who(server->control, client, &migration->asked_by);
+	ret = migration_prepare(server, request, migration, error);
 	if (ret)
 		goto free_migration;
+	migration->config.progress = tell_progress;
+	migration->config.checked = tell_check;
+	migration->config.fence = migration->fence_command ? server_fence : NULL;
+	migration->config.progress_context = server;
+	migration->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (migration->interrupt_fd < 0) {
+		ret = error_set(error, -errno, "cannot make an eventfd: %s", strerror(errno));
+		goto free_migration;
+	}
 	/* An earlier one has only its freeing left. */
 	server_join_migration(server);
 	server->migration = migration;

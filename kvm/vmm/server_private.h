@@ -14,8 +14,10 @@
 
 #include <jansson.h>
 
+#include "kvm/vmm/audit.h"
 #include "kvm/vmm/control_socket.h"
 #include "kvm/vmm/options.h"
+#include "kvm/vmm/options_security.h"
 #include "kvm/vmm/server.h"
 
 enum server_state {
@@ -31,7 +33,7 @@ enum server_state {
 /* A client that waits for the outcome of the session. */
 struct watcher {
 	uint64_t client;
-	const char *request; /* "migrate" or "cancel" */
+	const char *request; /* "migrate", "cancel" or "resolve" */
 };
 
 /* One attempt to move the guest away. */
@@ -42,11 +44,20 @@ struct migration {
 	char *to;
 	const struct ramlift_transport *transports[2];
 	struct option_rails rails;
+	struct option_security security;
 	void *description; /* of the machine */
-	char state_dir[4096];
-	uint64_t client; /* gets progress */
+	uint64_t client;   /* gets progress */
+	struct ucred asked_by;
 	uint64_t next_progress_ns;
 	enum ramlift_phase last_phase;
+
+	/* While its outcome is in doubt. */
+	struct ramlift_doubt doubt;
+	char *fence_command; /* NULL: there is none */
+	int interrupt_fd;    /* readable: the fence command is to end */
+	enum ramlift_owner fence_said, operator_said;
+	struct ucred operator;
+	int64_t asked_s; /* when the destination was asked last; 0: not yet */
 };
 
 struct server {
@@ -58,13 +69,17 @@ struct server {
 	struct watcher watchers[CONTROL_MAX_CLIENTS];
 	unsigned n_watchers;
 	json_t *last_migration; /* the result of the last session */
+	char state_dir[4096];
+	struct audit audit;
 
 	struct migration *migration; /* of the running session */
 	pthread_t migration_thread;
 	bool migration_joinable;
 	char moved_to[320];
 
-	struct ramlift_destination *destination; /* NULL once the guest is ours */
+	/* Stays for as long as the guest, to answer a source that is in doubt. */
+	struct ramlift_destination *destination;
+	bool receiving; /* until the guest is ours */
 	struct ramlift_destination_config incoming_config;
 	char listen[320];
 	pthread_t incoming_thread;
@@ -75,7 +90,7 @@ struct server {
 	unsigned n_signals; /* during the session */
 	bool stop_after;    /* the session's end is to be the process's end */
 	bool failure_told;
-	bool given_up; /* while it was in doubt */
+	bool given_up; /* in doubt */
 	int wake_fd;   /* state has changed: the main thread looks */
 	int signal_fd;
 };
@@ -89,7 +104,7 @@ void server_wake(struct server *server);
  */
 static inline bool server_has_report(const struct server *server)
 {
-	return server->machine && !server->destination && server->state != SERVER_INCOMING &&
+	return server->machine && !server->receiving && server->state != SERVER_INCOMING &&
 	       server->state != SERVER_WAITING;
 }
 
@@ -115,6 +130,29 @@ int server_migrate(struct server *server, uint64_t client, const json_t *request
 
 /* Cancel the migration that runs; what ramlift_source_cancel() returns. The lock is held. */
 int server_cancel_migration(struct server *server);
+
+/* Fill in a migration as the request says; server_migration_request.c. */
+int migration_prepare(struct server *server, const json_t *request, struct migration *migration,
+		      struct ramlift_error *error);
+
+/*
+ * server_doubt.c: a migration without an answer, from its thread. begin() reads what the journal
+ * says, before anybody sees the state; settle() returns when it is known whose the guest is, or
+ * nobody is to wait for that any more, and has set the state by then.
+ */
+void server_doubt_begin(struct server *server);
+void server_doubt_settle(struct server *server);
+/* The destination was asked again. */
+void server_doubt_asked(struct server *server);
+enum ramlift_owner server_fence(void *context, const struct ramlift_doubt *doubt);
+
+/* Let settle() return without a result, or with an operator's word. The lock is held. */
+void server_doubt_leave(struct server *server);
+int server_doubt_resolve(struct server *server, uint64_t client, enum ramlift_owner owner,
+			 struct ramlift_error *error);
+
+/* What status says of a doubt. The lock is held. */
+void server_doubt_report(const struct server *server, json_t *reply);
 
 /* Wait for the thread of an earlier migration. With the lock only once that has no source. */
 void server_join_migration(struct server *server);

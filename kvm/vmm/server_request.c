@@ -67,22 +67,6 @@ static void add_machine(json_t *reply, const struct machine_config *config)
 	json_object_set_new(reply, "numa_nodes", nodes);
 }
 
-static void add_hint(const struct server *server, json_t *reply)
-{
-	char hint[1024];
-
-	if (server->state != SERVER_IN_DOUBT)
-		return;
-	snprintf(
-		hint, sizeof(hint),
-		"It is not known whether the guest runs at %s: see there first. If it does, give "
-		"it "
-		"up here: 'ramlift resolve %s --destination'. Only if it does not, and never will: "
-		"'ramlift resolve %s --source --yes'.",
-		server->moved_to, server->place.name, server->place.name);
-	json_object_set_new(reply, "hint", json_string(hint));
-}
-
 static int handle_status(struct server *server, uint64_t client, const json_t *request,
 			 struct ramlift_error *error)
 {
@@ -104,7 +88,7 @@ static int handle_status(struct server *server, uint64_t client, const json_t *r
 		json_object_set_new(reply, "migration", session);
 	if (server->last_migration)
 		json_object_set(reply, "last_migration", server->last_migration);
-	add_hint(server, reply);
+	server_doubt_report(server, reply);
 	send_reply(server, client, reply);
 	return 0;
 }
@@ -181,27 +165,16 @@ static int handle_resolve(struct server *server, uint64_t client, const json_t *
 			  struct ramlift_error *error)
 {
 	const char *owner = read_text(request, "owner");
-	int ret;
 
 	if (server->state != SERVER_IN_DOUBT)
 		return error_set(error, -EINVAL,
 				 "guest %s is not in doubt, there is nothing to resolve",
 				 server->place.name);
-	if (!strcmp(owner, "source")) {
-		ret = machine_resume(server->machine, error);
-		if (ret)
-			return ret;
-		server->state = SERVER_RUNNING;
-		json_object_set_new(server->last_migration, "resolved", json_string("source"));
-	} else if (!strcmp(owner, "destination")) {
-		server->state = SERVER_MOVED;
-		control_server_hold(server->control, client);
-	} else {
-		return error_set(error, -EINVAL, "the owner must be source or destination");
-	}
-	send_reply(server, client, new_reply(server, "resolve", "result"));
-	server_wake(server);
-	return 0;
+	if (!strcmp(owner, "source"))
+		return server_doubt_resolve(server, client, RAMLIFT_OWNER_SOURCE, error);
+	if (!strcmp(owner, "destination"))
+		return server_doubt_resolve(server, client, RAMLIFT_OWNER_DESTINATION, error);
+	return error_set(error, -EINVAL, "the owner must be source or destination");
 }
 
 static const struct {

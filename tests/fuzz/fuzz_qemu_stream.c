@@ -84,12 +84,12 @@ static const struct stream_sink sink = { pass, take_blocks, take_page, take_end 
 static void run(struct result *result, const uint8_t *data, size_t size, uint8_t mask, unsigned cut)
 {
 	struct ramlift_error error = { 0 };
-	struct stream *stream;
+	struct qemu_stream *stream;
 	uint32_t random = cut;
 
 	*result = (struct result){ .mask = mask, .size = size, .passed = malloc(size ? size : 1) };
 	CHECK(result->passed);
-	CHECK(!stream_new(&sink, result, &stream, &error));
+	CHECK(!qemu_stream_new(&sink, result, &stream, &error));
 	while (size && !result->ret) {
 		size_t n = size;
 		uint8_t *piece;
@@ -101,16 +101,16 @@ static void run(struct result *result, const uint8_t *data, size_t size, uint8_t
 		piece = malloc(n);
 		CHECK(piece);
 		memcpy(piece, data, n);
-		result->ret = stream_feed(stream, piece, n, &error);
+		result->ret = qemu_stream_feed(stream, piece, n, &error);
 		free(piece);
 		data += n;
 		size -= n;
 	}
 	CHECK(error.code == result->ret && !error.code == !error.text[0]);
-	CHECK(stream_complete(stream) == result->n_ends);
+	CHECK(qemu_stream_complete(stream) == result->n_ends);
 	if (result->ret)
-		CHECK(stream_feed(stream, "", 1, NULL) == result->ret && !result->n_ends);
-	stream_free(stream);
+		CHECK(qemu_stream_feed(stream, "", 1, NULL) == result->ret && !result->n_ends);
+	qemu_stream_free(stream);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

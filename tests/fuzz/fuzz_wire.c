@@ -86,6 +86,7 @@ static void check_abort(const struct abort_message *message, const uint8_t *payl
 
 static void check_final(const struct final *final, const uint8_t *payload, size_t size)
 {
+	CHECK(final->n_lanes && final->n_lanes <= RAMLIFT_MAX_LANES);
 	check_blob(final->state, final->state_bytes, WIRE_MAX_STATE_BYTES, payload, size);
 }
 

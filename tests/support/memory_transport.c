@@ -13,6 +13,7 @@
 #include "core/address.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/ram.h"
 #include "core/ramlift.h"
 
 #define HELD_BACK_PER_LANE 16u
@@ -27,8 +28,11 @@ struct memory_lane {
 	struct held_write *first, **last;
 	unsigned n_held;
 	uint64_t held_bytes;
-	bool has_token; /* at the destination */
+	unsigned long posts;
+	bool failed, dropped; /* at the source */
+	bool has_token;	      /* at the destination, as the next */
 	uint64_t token;
+	bool fenced;
 };
 
 struct endpoint {
@@ -40,8 +44,10 @@ struct endpoint {
 	atomic_bool aborted;
 	bool fenced;
 	struct memory_account *account;
-	unsigned *registered;	/* by slice: for which rails, as bits */
-	struct slice_key *keys; /* by slice: a destination's own, what a source was told */
+	unsigned *registered;	 /* by slice: for which rails, as bits */
+	struct slice_key *keys;	 /* by slice: a destination's own, what a source was told */
+	unsigned char *carriers; /* source, by stripe: the lane that posted to it, + 1 */
+	uint64_t *first_stripe;	 /* by slice */
 	struct memory_lane lanes[];
 };
 
@@ -106,6 +112,18 @@ static int memory_probe_rails(const char *const *rails, unsigned n_rails,
 	return 0;
 }
 
+static void number_stripes(struct endpoint *endpoint)
+{
+	uint64_t n_stripes = 0;
+
+	endpoint->first_stripe = calloc(endpoint->params.n_slices, sizeof(uint64_t));
+	for (unsigned i = 0; i < endpoint->params.n_slices; i++) {
+		endpoint->first_stripe[i] = n_stripes;
+		n_stripes += endpoint->params.slices[i].size_bytes / STRIPE_BYTES + 1;
+	}
+	endpoint->carriers = calloc(n_stripes, 1);
+}
+
 static struct endpoint *endpoint_new(const struct transport_params *params,
 				     struct memory_account *account)
 {
@@ -122,6 +140,7 @@ static struct endpoint *endpoint_new(const struct transport_params *params,
 	endpoint->account = account;
 	endpoint->registered = calloc(params->n_slices, sizeof(*endpoint->registered));
 	endpoint->keys = calloc(params->n_slices, sizeof(*endpoint->keys));
+	number_stripes(endpoint);
 	for (unsigned i = 0; i < params->n_lanes; i++)
 		endpoint->lanes[i].last = &endpoint->lanes[i].first;
 	open_endpoints++;
@@ -301,13 +320,40 @@ static void deliver_first(struct endpoint *source, struct memory_lane *lane)
 		lane->last = &lane->first;
 	lane->n_held--;
 	lane->held_bytes -= held->write.length_bytes;
-	if (destination && destination->fenced)
+	if (destination && (destination->fenced || destination->lanes[lane - source->lanes].fenced))
 		late_writes++;
 	else if (destination)
 		memcpy((char *)destination->params.slices[held->write.slice].hva +
 			       held->write.offset_bytes,
 		       held->data, held->write.length_bytes);
 	free(held);
+}
+
+/* Rule 2. Under the lock. */
+static void check_carrier(struct endpoint *source, unsigned index,
+			  const struct transport_write *write)
+{
+	uint64_t stripe = source->first_stripe[write->slice] + write->offset_bytes / STRIPE_BYTES;
+	unsigned before = source->carriers[stripe];
+
+	if (before && source->lanes[before - 1].failed &&
+	    !(source->peer && source->peer->lanes[before - 1].fenced))
+		abort(); /* an older copy may still land after this one: a bug of the engine */
+	source->carriers[stripe] = (unsigned char)(index + 1);
+}
+
+/* Under the lock. */
+static int check_lane(struct endpoint *source, unsigned index, struct ramlift_error *error)
+{
+	struct memory_lane *lane = &source->lanes[index];
+	unsigned long fail_post = source->faults.fail_lane_post[index];
+
+	if (lane->dropped)
+		abort(); /* somebody else carries its pages: a bug of the engine */
+	lane->failed = fail_post && ++lane->posts >= fail_post;
+	if (lane->failed)
+		return error_set(error, -EIO, "lane %u fails as it was told to", index);
+	return 0;
 }
 
 static int memory_post(struct endpoint *endpoint, unsigned index,
@@ -322,12 +368,14 @@ static int memory_post(struct endpoint *endpoint, unsigned index,
 	if (atomic_load(&endpoint->aborted))
 		return error_set(error, -ECANCELED, "stopped");
 	pthread_mutex_lock(&lock);
+	ret = check_lane(endpoint, index, error);
 	for (unsigned i = 0; i < n_writes && !ret; i++) {
 		const struct transport_write *write = &writes[i];
 		struct held_write *held = malloc(sizeof(*held) + write->length_bytes);
 
 		if (!held || !is_ready(endpoint, index, write->slice))
 			abort(); /* posted to a slice that is not ready: a bug of the engine */
+		check_carrier(endpoint, index, write);
 		held->next = NULL;
 		held->write = *write;
 		memcpy(held->data,
@@ -374,7 +422,8 @@ static int memory_token(struct endpoint *endpoint, unsigned index, uint64_t toke
 	pthread_mutex_lock(&lock);
 	if (!endpoint->peer) {
 		ret = error_set(error, -EIO, "the destination is gone");
-	} else if (!endpoint->faults.lose_tokens) {
+	} else if (!endpoint->faults.lose_tokens &&
+		   !(endpoint->faults.lose_token_of >> index & 1)) {
 		endpoint->peer->lanes[index].has_token = true;
 		endpoint->peer->lanes[index].token = token;
 		pthread_cond_broadcast(&changed);
@@ -383,15 +432,15 @@ static int memory_token(struct endpoint *endpoint, unsigned index, uint64_t toke
 	return ret;
 }
 
-static int memory_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
-			       struct ramlift_error *error)
+static int memory_await_tokens(struct endpoint *endpoint, const uint64_t *tokens,
+			       uint64_t deadline_ns, struct ramlift_error *error)
 {
 	for (unsigned i = 0; i < endpoint->params.n_lanes;) {
 		bool here, right;
 
 		pthread_mutex_lock(&lock);
-		here = endpoint->lanes[i].has_token;
-		right = endpoint->lanes[i].token == token;
+		here = endpoint->lanes[i].has_token || !tokens[i];
+		right = endpoint->lanes[i].token == tokens[i];
 		pthread_mutex_unlock(&lock);
 		if (here && !right)
 			return error_set(error, -EPROTO, "wrong token");
@@ -414,6 +463,49 @@ static int memory_fence(struct endpoint *endpoint, struct ramlift_error *error)
 	return 0;
 }
 
+static void memory_drop_lane(struct endpoint *endpoint, unsigned index)
+{
+	pthread_mutex_lock(&lock);
+	endpoint->lanes[index].dropped = true;
+	pthread_mutex_unlock(&lock);
+}
+
+/* Under the lock. */
+static void forget_held(struct memory_lane *lane)
+{
+	while (lane->first) {
+		struct held_write *held = lane->first;
+
+		lane->first = held->next;
+		free(held);
+	}
+	lane->last = &lane->first;
+	lane->n_held = 0;
+	lane->held_bytes = 0;
+}
+
+static int memory_fence_lane(struct endpoint *endpoint, unsigned index, struct ramlift_error *error)
+{
+	struct endpoint *source = endpoint->peer;
+
+	if (endpoint->faults.fail_fence_lane)
+		return error_set(error, -ETIMEDOUT, "lane %u does not stop, as it was told to",
+				 index);
+	pthread_mutex_lock(&lock);
+	if (source) {
+		struct memory_lane *lane = &source->lanes[index];
+
+		if (!lane->dropped || endpoint->lanes[index].fenced)
+			abort(); /* it lives, or was fenced before: a bug of the engine */
+		for (unsigned late = lane->n_held / 2; late; late--)
+			deliver_first(source, lane);
+		forget_held(lane);
+	}
+	endpoint->lanes[index].fenced = true;
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
 static void memory_abort(struct endpoint *endpoint)
 {
 	atomic_store(&endpoint->aborted, true);
@@ -432,20 +524,14 @@ static void memory_close(struct endpoint *endpoint)
 	}
 	if (endpoint->peer)
 		endpoint->peer->peer = NULL;
-	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
-		struct memory_lane *lane = &endpoint->lanes[i];
-
-		while (lane->first) {
-			struct held_write *held = lane->first;
-
-			lane->first = held->next;
-			free(held);
-		}
-	}
+	for (unsigned i = 0; i < endpoint->params.n_lanes; i++)
+		forget_held(&endpoint->lanes[i]);
 	open_endpoints--;
 	pthread_mutex_unlock(&lock);
 	free(endpoint->registered);
 	free(endpoint->keys);
+	free(endpoint->carriers);
+	free(endpoint->first_stripe);
 	free(endpoint);
 }
 
@@ -465,6 +551,8 @@ static const struct ramlift_transport transport = {
 	.token = memory_token,
 	.await_tokens = memory_await_tokens,
 	.fence = memory_fence,
+	.drop_lane = memory_drop_lane,
+	.fence_lane = memory_fence_lane,
 	.abort = memory_abort,
 	.close = memory_close,
 };

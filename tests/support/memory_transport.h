@@ -4,7 +4,9 @@
  * drained, so that lanes run apart as they may on a real link: whoever sends one page on two lanes
  * sees the older content land last. What the engine may not do ends the process at once: to post to
  * a slice that is not registered for the lane's rail on both sides, or with the key of an earlier
- * registration; to register twice; to deregister what is not registered, or still being written.
+ * registration; to register twice; to deregister what is not registered, or still being written; to
+ * post to a stripe of a lane that has failed before that is fenced; to post on a lane that was
+ * dropped, or fence one that was not.
  */
 #ifndef TESTS_MEMORY_TRANSPORT_H
 #define TESTS_MEMORY_TRANSPORT_H
@@ -19,6 +21,13 @@ struct memory_faults {
 	unsigned long fail_connect;
 	unsigned long fail_accept;
 	bool lose_tokens;
+	/*
+	 * By lane: its Nth post fails, and all that follow; 0: none does. Of what it holds back
+	 * then, the older half arrives at the moment of the fence, the rest never.
+	 */
+	unsigned long fail_lane_post[RAMLIFT_MAX_LANES];
+	uint64_t lose_token_of; /* of these lanes, as bits */
+	bool fail_fence_lane;
 	unsigned register_us; /* each registration takes so long */
 };
 

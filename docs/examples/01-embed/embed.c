@@ -223,6 +223,14 @@ static int report(const char *what, const struct ramlift_error *error)
 	return 1;
 }
 
+/* Where the journal is: it says whose the guest is, whatever dies in between. */
+static const char *state_dir(void)
+{
+	const char *directory = getenv("TMPDIR");
+
+	return directory ? directory : "/tmp";
+}
+
 static int send_guest(struct guest *guest, const char *to)
 {
 	const struct ramlift_transport *tcp = ramlift_transport_tcp();
@@ -246,7 +254,7 @@ static int send_guest(struct guest *guest, const char *to)
 	config.to = to;
 	config.transports = &tcp;
 	config.n_transports = 1;
-	config.state_dir = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+	config.state_dir = state_dir();
 	config.verify = true;
 	if (ramlift_source_new(&config, &source, &error))
 		return report("cannot set up", &error);
@@ -275,6 +283,7 @@ static int receive_guest(struct guest *guest, const char *listen)
 	config.listen = listen;
 	config.transports = &tcp;
 	config.n_transports = 1;
+	config.state_dir = state_dir();
 	if (ramlift_destination_new(&config, &destination, &error))
 		return report("cannot listen", &error);
 	if (ramlift_destination_run(destination, &error))

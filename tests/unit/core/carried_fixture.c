@@ -184,6 +184,7 @@ void carrying_init(struct carrying *carrying)
 	carrying->destination_config.listen = "127.0.0.1:0";
 	carrying->destination_config.transports = &carrying->transport;
 	carrying->destination_config.n_transports = 1;
+	carrying->destination_config.state_dir = carrying->state_dir;
 
 	ramlift_source_config_init(&carrying->source_config);
 	carrying->source_config.guest_name = "program";

@@ -31,9 +31,12 @@ static void record(unsigned lane, const struct transport_write *write)
 	for (uint64_t p = first; p < first + write->length_bytes / PAGE; p++) {
 		unsigned char nobody = 0;
 
-		if (!atomic_compare_exchange_strong(&seen.owner[p], &nobody, lane + 1) &&
-		    nobody != lane + 1)
+		if (atomic_compare_exchange_strong(&seen.owner[p], &nobody, lane + 1) ||
+		    nobody == lane + 1)
+			continue;
+		if (!atomic_load(&seen.fenced[nobody - 1]))
 			atomic_fetch_add(&seen.on_two_lanes, 1);
+		atomic_store(&seen.owner[p], lane + 1);
 	}
 }
 
@@ -252,9 +255,46 @@ void rig_write_for_a_while(struct rig *rig, unsigned n_writes)
 		if (i % 100 == 99) {
 			dirty_set_fold(&rig->set);
 			lanes_wake(rig->lanes);
+			if (rig->replaces)
+				assert_int_equal(rig_replace(rig, NULL), 0);
 		}
 	}
 	dirty_set_fold(&rig->set);
+}
+
+void rig_await_lost(struct rig *rig, unsigned n)
+{
+	uint64_t end_ns = LONG_NS;
+	unsigned lost;
+
+	do {
+		lost = 0;
+		for (unsigned i = 0; i < rig->n_lanes; i++)
+			lost += lanes_loss(rig->lanes, i, NULL) != 0;
+		usleep(1000);
+		assert_true(clock_now_ns() < end_ns);
+	} while (lost < n);
+}
+
+int rig_replace(struct rig *rig, struct ramlift_error *error)
+{
+	uint64_t lost = lanes_lost(rig->lanes);
+	int ret = 0;
+
+	for (unsigned lane; !ret && bit_next(&lost, &lane);) {
+		memory_transport()->drop_lane(rig->from, lane);
+		assert_int_equal(memory_transport()->fence_lane(rig->to, lane, NULL), 0);
+		atomic_store(&seen.fenced[lane], true);
+		ret = lanes_adopt(rig->lanes, lane, error);
+	}
+	return ret;
+}
+
+void rig_tell_finish(struct rig *rig)
+{
+	for (unsigned i = 0; i < rig->n_lanes; i++)
+		rig->tokens[i] = RIG_TOKEN + i;
+	lanes_finish(rig->lanes, rig->tokens);
 }
 
 void rig_assert_same_memory(const struct rig *rig)
@@ -267,14 +307,19 @@ void rig_assert_same_memory(const struct rig *rig)
 void rig_finish(struct rig *rig)
 {
 	struct ramlift_error error = { 0 };
+	unsigned n_lost = 0;
 
-	lanes_finish(rig->lanes, RIG_TOKEN);
+	rig_tell_finish(rig);
+	for (unsigned i = 0; i < rig->n_lanes; i++) {
+		n_lost += lanes_loss(rig->lanes, i, NULL) != 0;
+		assert_int_equal(!rig->tokens[i], lanes_loss(rig->lanes, i, NULL) != 0);
+	}
 	if (lanes_wait(rig->lanes, LONG_NS, &error))
 		fail_msg("%s", error.text);
 	assert_int_equal(lanes_check(rig->lanes, &error), 0);
 	assert_int_equal(pins_check(rig->pins, 60 * NS_PER_S, &error), 0);
-	assert_int_equal(atomic_load(&seen.tokens), rig->n_lanes);
-	assert_int_equal(memory_transport()->await_tokens(rig->to, RIG_TOKEN, LONG_NS, NULL), 0);
+	assert_int_equal(atomic_load(&seen.tokens), rig->n_lanes - n_lost);
+	assert_int_equal(memory_transport()->await_tokens(rig->to, rig->tokens, LONG_NS, NULL), 0);
 	assert_int_equal(dirty_bitmap_count(&rig->set.dirty), 0);
 	assert_int_equal(lanes_in_flight_bytes(rig->lanes), 0);
 	assert_int_equal(lanes_done_bytes(rig->lanes), dirty_set_added_bytes(&rig->set));

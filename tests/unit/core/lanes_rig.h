@@ -16,7 +16,7 @@
 #define PAGE		((uint64_t)RAMLIFT_PAGE_BYTES)
 #define LONG_NS		(clock_now_ns() + 60 * NS_PER_S) /* against hangs only */
 #define RIG_SLICE_BYTES (4 * STRIPE_BYTES)
-#define RIG_TOKEN	0x1122334455667788ull
+#define RIG_TOKEN	0x1122334455667700ull /* and the lane */
 
 /* Ragged ends everywhere; 130 stripes or so, so that summary words differ in where lanes begin. */
 #define RIG_REGIONS 3u
@@ -37,10 +37,12 @@ struct rig {
 	struct lanes *lanes;
 	unsigned n_rails, n_lanes;
 	unsigned region_rails[RIG_REGIONS];
+	uint64_t tokens[RAMLIFT_MAX_LANES]; /* once they are to finish */
 
 	/* To be chosen between rig_init() and rig_start(). */
 	uint64_t budget_bytes;
 	bool far_is_silent; /* until far_side_hold() */
+	bool replaces;	    /* lanes that are lost, whenever there is a tick */
 };
 
 /* What the wrapped calls see; one rig at a time. */
@@ -53,6 +55,7 @@ struct rig_seen {
 	atomic_bool block_registering;
 	atomic_bool aborted;
 	int fail_silently; /* posts return this, and say nothing */
+	atomic_bool fenced[RAMLIFT_MAX_LANES];
 };
 
 extern struct rig_seen seen;
@@ -73,6 +76,12 @@ void rig_fill(struct rig *rig);
 void rig_dirty_all(struct rig *rig);
 /* A guest that writes while the lanes run, with ticks in between. */
 void rig_write_for_a_while(struct rig *rig, unsigned n_writes);
+/* Wait until as many lanes are lost, replaced or not. */
+void rig_await_lost(struct rig *rig, unsigned n);
+/* What a session does for each lane that is lost now. 0 or what lanes_adopt() says. */
+int rig_replace(struct rig *rig, struct ramlift_error *error);
+/* lanes_finish(), with tokens of the rig's. */
+void rig_tell_finish(struct rig *rig);
 /* Tokens, and both sides' memory is the same. */
 void rig_finish(struct rig *rig);
 void rig_assert_same_memory(const struct rig *rig);

@@ -28,6 +28,7 @@ void pair_init_sized(struct pair *pair, const struct ramlift_transport *transpor
 	pair->destination_config.listen = "127.0.0.1:0";
 	pair->destination_config.transports = &pair->transport;
 	pair->destination_config.n_transports = 1;
+	pair->destination_config.state_dir = pair->state_dir;
 
 	ramlift_source_config_init(&pair->source_config);
 	pair->source_config.guest_name = "fake";

@@ -73,6 +73,42 @@ static void test_a_migration_is_carried(void **unused)
 	carrying_fini(&carrying);
 }
 
+static void name_while_lanes_are_lost(struct carrying *carrying)
+{
+	/* The second time its zeros must travel. */
+	carrying_name_present(carrying);
+	memset(carrying_page(&carrying->source_guest, 1, 9), 0, RAMLIFT_PAGE_BYTES);
+	source_queue_zeros(carrying->source, 1, 9, 1);
+	source_wake_lanes(carrying->source);
+	carrying_wait(carrying, carrying_has_no_backlog);
+	carrying_name_present(carrying);
+	carrying_complete(carrying);
+}
+
+/* What a lost lane has carried goes again, whoever named it; the guest may stand meanwhile. */
+static void test_lanes_are_lost(void **unused)
+{
+	static const struct memory_faults faults[] = {
+		{ .fail_lane_post = { 0, 1 } },
+		{ .fail_lane_post = { 1, 1, 1 } },
+	};
+
+	(void)unused;
+	for (unsigned i = 0; i < 4; i++) {
+		struct carrying carrying;
+
+		memory_transport_set_faults(&faults[i % 2]);
+		carrying_init(&carrying);
+		carrying.program = i < 2 ? all_at_once : name_while_lanes_are_lost;
+		carrying_assert_moved(&carrying, carrying_run(&carrying));
+		memory_transport_set_faults(NULL);
+		assert_true(carrying.same_ram_at_release);
+		assert_true(carrying.source_stats.lanes[1].lost);
+		assert_false(carrying.source_stats.lanes[3].lost);
+		carrying_fini(&carrying);
+	}
+}
+
 static void name_every_third(struct carrying *carrying)
 {
 	for (uint64_t page = 0; page < 300; page += 3)
@@ -428,6 +464,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_migration_is_carried),
+		cmocka_unit_test(test_lanes_are_lost),
 		cmocka_unit_test(test_only_named_pages_go),
 		cmocka_unit_test(test_zeros),
 		cmocka_unit_test(test_the_backlog_comes_back_to_nothing),

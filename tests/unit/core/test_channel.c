@@ -37,22 +37,48 @@ static void connect_pair(int *a, int *b)
 	close(listener);
 }
 
+/* The streams are lanes' here, for these need neither files nor a greeting: what is below the
+ * channel is test_stream.c's business. */
+static const uint8_t *secret; /* NULL: plain */
+
+static void *accept_thread(void *argument)
+{
+	struct stream **stream = argument;
+	int fd = *(int *)argument;
+
+	*stream = NULL;
+	stream_accept_lane(fd, secret, LONG_NS, NEVER, stream, NULL);
+	return NULL;
+}
+
 static void open_pair(uint64_t heartbeat_ns, struct channel **a, struct channel **b)
 {
-	int fds[2];
+	union {
+		struct stream *stream;
+		int fd;
+	} accepted;
+	struct stream *stream;
+	pthread_t thread;
+	int fd;
 
-	connect_pair(&fds[0], &fds[1]);
-	assert_int_equal(channel_open(fds[0], heartbeat_ns, a, NULL), 0);
-	assert_int_equal(channel_open(fds[1], heartbeat_ns, b, NULL), 0);
+	connect_pair(&fd, &accepted.fd);
+	assert_int_equal(pthread_create(&thread, NULL, accept_thread, &accepted), 0);
+	assert_int_equal(stream_connect_lane(fd, secret, LONG_NS, NEVER, &stream, NULL), 0);
+	pthread_join(thread, NULL);
+	assert_non_null(accepted.stream);
+	assert_int_equal(channel_open(stream, heartbeat_ns, a, NULL), 0);
+	assert_int_equal(channel_open(accepted.stream, heartbeat_ns, b, NULL), 0);
 }
 
 /* A channel at one end, the bare socket at the other. */
 static void open_half(uint64_t heartbeat_ns, struct channel **channel, int *peer)
 {
+	struct stream *stream;
 	int fd;
 
 	connect_pair(&fd, peer);
-	assert_int_equal(channel_open(fd, heartbeat_ns, channel, NULL), 0);
+	assert_int_equal(stream_connect_lane(fd, NULL, LONG_NS, NEVER, &stream, NULL), 0);
+	assert_int_equal(channel_open(stream, heartbeat_ns, channel, NULL), 0);
 }
 
 static void send_raw(int fd, const void *bytes, size_t n)
@@ -598,6 +624,7 @@ static void test_a_full_queue_is_not_the_peers_death(void **unused)
 
 int main(void)
 {
+	static const uint8_t some_secret[STREAM_SECRET_BYTES] = "known to the two of them";
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order_and_content),
 		cmocka_unit_test(test_send_owned),
@@ -619,6 +646,19 @@ int main(void)
 		cmocka_unit_test(test_closing_with_a_full_queue),
 		cmocka_unit_test(test_a_full_queue_is_not_the_peers_death),
 	};
+	const struct CMUnitTest with_tls[] = {
+		cmocka_unit_test(test_order_and_content),
+		cmocka_unit_test(test_send_owned),
+		cmocka_unit_test(test_deadline_and_interruption),
+		cmocka_unit_test(test_idle_channels_live),
+		cmocka_unit_test(test_last_words_arrive),
+		cmocka_unit_test(test_senders_do_not_interleave),
+		cmocka_unit_test(test_more_messages_than_the_queue_holds),
+		cmocka_unit_test(test_closing_with_a_full_queue),
+		cmocka_unit_test(test_a_full_queue_is_not_the_peers_death),
+	};
+	int failed = cmocka_run_group_tests_name("plain", tests, NULL, NULL);
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	secret = some_secret;
+	return failed + cmocka_run_group_tests_name("TLS", with_tls, NULL, NULL);
 }

@@ -124,6 +124,29 @@ static void test_set_claim_take(void **unused)
 	dirty_bitmap_fini(&bitmap);
 }
 
+/* A taker that cannot go on leaves what it has not taken to be found. */
+static void test_unclaim(void **unused)
+{
+	struct dirty_bitmap bitmap;
+
+	(void)unused;
+	assert_int_equal(dirty_bitmap_init(&bitmap, 256), 0);
+	dirty_bitmap_set(&bitmap, 130, 1);
+	dirty_bitmap_set(&bitmap, 131, 2);
+	assert_int_equal(dirty_bitmap_claim(&bitmap, 2, ~0ull), 12);
+	assert_int_equal(dirty_bitmap_take(&bitmap, 130), 1);
+	dirty_bitmap_tidy(&bitmap); /* meanwhile nothing points there */
+	assert_int_equal(dirty_bitmap_next(&bitmap, 0, 4), 4);
+	dirty_bitmap_unclaim(&bitmap, 2, 8);
+	assert_int_equal(dirty_bitmap_next(&bitmap, 0, 4), 2);
+	assert_int_equal(dirty_bitmap_claim(&bitmap, 2, ~0ull), 8);
+	assert_int_equal(dirty_bitmap_take(&bitmap, 131), 2);
+	dirty_bitmap_unclaim(&bitmap, 1, 0);
+	dirty_bitmap_tidy(&bitmap);
+	assert_int_equal(dirty_bitmap_next(&bitmap, 0, 4), 4);
+	dirty_bitmap_fini(&bitmap);
+}
+
 static void test_set_tells_what_is_new(void **unused)
 {
 	struct dirty_bitmap bitmap;
@@ -453,6 +476,7 @@ int main(void)
 		cmocka_unit_test(test_runs_of_all_ends),
 		cmocka_unit_test(test_runs_and_bits_of_random_words),
 		cmocka_unit_test(test_set_claim_take),
+		cmocka_unit_test(test_unclaim),
 		cmocka_unit_test(test_set_tells_what_is_new),
 		cmocka_unit_test(test_next_finds_what_is_set),
 		cmocka_unit_test(test_tidy),

@@ -324,6 +324,43 @@ static void test_holes_are_skipped(void **unused)
 	close(fd);
 }
 
+/* Every third stripe of the ragged second region, without or with the holes; and none of the first.
+ */
+static void test_marks_of_some_stripes(void **unused)
+{
+	int fd = memfd_create("holes", MFD_CLOEXEC);
+	struct fixture fixture;
+
+	(void)unused;
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, SECOND_PAGES * PAGE), 0);
+	fixture_init(&fixture);
+	/* Stripes 64 to 134; 134 = 2, modulo 3, has one page. */
+	dirty_set_mark_stripes(&fixture.set, 1, 3, 1 << 2, false);
+	assert_int_equal(dirty_pages(&fixture), 23 * 64 + 1);
+	for (unsigned stripe = 0; stripe < N_STRIPES; stripe++)
+		assert_int_equal(is_set(&fixture.set.dirty, stripe, 0),
+				 stripe >= 64 && stripe <= 134 && stripe % 3 == 2);
+	dirty_set_mark_stripes(&fixture.set, 1, 3, 1 << 0 | 1 << 1, false);
+	assert_int_equal(dirty_pages(&fixture), SECOND_PAGES);
+	assert_int_equal(dirty_set_added_bytes(&fixture.set), SECOND_PAGES * PAGE);
+	assert_int_equal(take_all(&fixture.set.dirty), SECOND_PAGES);
+
+	fixture.ram.regions[1].memfd = fd;
+	write_page(fd, 0);  /* stripe 64 */
+	write_page(fd, 63); /* 64, its last */
+	write_page(fd, 64); /* 65 */
+	write_page(fd, SECOND_PAGES - 1);
+	dirty_set_mark_stripes(&fixture.set, 1, 64, 1 << 0, true);
+	assert_true(is_set(&fixture.set.dirty, 64, 0));
+	assert_true(is_set(&fixture.set.dirty, 64, 63));
+	assert_int_equal(dirty_pages(&fixture), 2);
+	dirty_set_mark_stripes(&fixture.set, 1, 64, ~0ull, true);
+	assert_int_equal(dirty_pages(&fixture), 4);
+	fixture_fini(&fixture);
+	close(fd);
+}
+
 static void test_holes_all_and_none(void **unused)
 {
 	int fd = memfd_create("holes", MFD_CLOEXEC);
@@ -502,6 +539,7 @@ int main(void)
 		cmocka_unit_test(test_marks_end_with_the_region),
 		cmocka_unit_test(test_words_end_with_the_region),
 		cmocka_unit_test(test_holes_are_skipped),
+		cmocka_unit_test(test_marks_of_some_stripes),
 		cmocka_unit_test(test_holes_all_and_none),
 		cmocka_unit_test(test_nothing_is_lost_between_writers_ticks_and_lanes),
 	};

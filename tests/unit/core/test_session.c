@@ -198,8 +198,8 @@ static const struct failure failures[] = {
 	{ "pause", offsetof(struct fake_guest, fail_pause), false, { 0 } },
 	{ "save", offsetof(struct fake_guest, fail_save), false, { 0 } },
 	{ "harvest", offsetof(struct fake_guest, fail_harvest), false, { 0 } },
-	{ "first post", 0, false, { .fail_post = 1 } },
-	{ "tenth post", 0, false, { .fail_post = 10 } },
+	{ "first posts", 0, false, { .fail_lane_post = { 1, 1, 1, 1 } } },
+	{ "later posts", 0, false, { .fail_lane_post = { 4, 2, 1, 3 } } },
 	{ "first register", 0, false, { .fail_register = 1 } },
 	{ "last register", 0, false, { .fail_register = 5 } },
 	{ "connect", 0, false, { .fail_connect = 1 } },
@@ -243,7 +243,8 @@ static void test_each_failure_leaves_the_guest_running(void **unused)
 /* Registration goes on for a moment after everything else has failed. */
 static void test_a_slow_registration_outlives_nothing(void **unused)
 {
-	const struct memory_faults faults = { .fail_post = 1, .register_us = 50000 };
+	const struct memory_faults faults = { .fail_lane_post = { 1, 1, 1, 1 },
+					      .register_us = 50000 };
 	struct pair pair;
 
 	(void)unused;
@@ -352,7 +353,10 @@ static void test_no_commit_without_journal(void **unused)
 	(void)unused;
 	pair_init(&pair, memory_transport());
 	pair.source_config.state_dir = "/nonexistent";
-	assert_int_equal(pair_run(&pair), -ENOENT);
+	pair_start(&pair);
+	assert_int_equal(ramlift_source_run(pair.source, &pair.source_error), -ENOENT);
+	assert_int_equal(ramlift_destination_cancel(pair.destination), 0); /* it hears nothing */
+	pair_join(&pair);
 	pair_assert_stayed(&pair);
 	pair_fini(&pair);
 }
@@ -397,6 +401,7 @@ static void test_bad_configurations_are_refused(void **unused)
 	} while (0)
 	REFUSED(guest_name, "");
 	REFUSED(guest_name, "a/b");
+	REFUSED(guest_name, ".db");
 	REFUSED(lanes_per_rail, 0);
 	REFUSED(lanes_per_rail, RAMLIFT_MAX_LANES + 1);
 	REFUSED(n_rails, RAMLIFT_MAX_RAILS + 1);

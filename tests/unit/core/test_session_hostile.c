@@ -49,6 +49,24 @@ static void impostor_fini(struct impostor *impostor)
 	free(impostor->memory);
 }
 
+/* host: of the destination; NULL: this is it. */
+static void open_channel(struct impostor *impostor, int fd, const char *host)
+{
+	const struct ramlift_security config = { 0 };
+	struct ramlift_error error = { 0 };
+	struct security *security;
+	struct stream *stream;
+	int ret;
+
+	assert_int_equal(security_new(&config, &security, NULL), 0);
+	ret = host ? stream_connect(fd, security, host, LONG_NS, -1, &stream, &error)
+		   : stream_accept(fd, security, LONG_NS, -1, &stream, &error);
+	if (ret)
+		fail_msg("%s", error.text);
+	security_free(security);
+	assert_int_equal(channel_open(stream, 4 * NS_PER_S, &impostor->channel, NULL), 0);
+}
+
 static void say(struct impostor *impostor, enum message_type type, void *payload, uint32_t length)
 {
 	/* The other side may have closed already, which is what is hoped for. */
@@ -129,7 +147,7 @@ static void come_in(struct impostor *impostor, const struct pair *pair, uint8_t 
 
 	assert_int_equal(address_parse(pair->to, 0, &address, NULL), 0);
 	assert_int_equal(address_connect(&address, LONG_NS, -1, &fd, NULL), 0);
-	assert_int_equal(channel_open(fd, 4 * NS_PER_S, &impostor->channel, NULL), 0);
+	open_channel(impostor, fd, "127.0.0.1");
 	offer(impostor, n_rails, n_rails);
 	free(hear(impostor, MESSAGE_ACCEPT));
 	impostor->params.n_rails = n_rails;
@@ -139,7 +157,41 @@ static void come_in(struct impostor *impostor, const struct pair *pair, uint8_t 
 			 0);
 }
 
-enum act { END, REGISTER, RETIRE, HEAR_KEY, REGISTER_CUT, REGISTER_LONG, RETIRE_CUT };
+static void say_lane(struct impostor *impostor, enum message_type type, unsigned lane)
+{
+	struct lane_message message = { .lane = (uint16_t)lane };
+	uint32_t length;
+	void *payload = lane_message_encode(&message, &length);
+
+	say(impostor, type, payload, length);
+}
+
+/* FINAL with a token for each lane whose bit is set. */
+static void say_final(struct impostor *impostor, unsigned n_lanes, unsigned tokens)
+{
+	struct final message = { .n_lanes = n_lanes };
+	uint32_t length;
+	void *payload;
+
+	for (unsigned i = 0; i < n_lanes; i++)
+		message.tokens[i] = tokens >> i & 1;
+	payload = final_encode(&message, &length);
+	say(impostor, MESSAGE_FINAL, payload, length);
+}
+
+enum act {
+	END,
+	REGISTER,
+	RETIRE,
+	HEAR_KEY,
+	REGISTER_CUT,
+	REGISTER_LONG,
+	RETIRE_CUT,
+	LOSE, /* a lane, in the place of the slice */
+	LOSE_CUT,
+	HEAR_FENCED,
+	FINISH, /* a number of lanes, and their tokens */
+};
 
 struct step {
 	enum act act;
@@ -173,6 +225,26 @@ static const struct hostile_source {
 	  1,
 	  { { REGISTER, 5, 1 }, { HEAR_KEY, 5, 0 }, { RETIRE_CUT, 5, 0 } },
 	  "RETIRE" },
+	{ "lose a lane that is none", 2, { { LOSE, 2, 0 } }, "LANE_LOST" },
+	{ "lose one far out of range", 2, { { LOSE, UINT16_MAX, 0 } }, "LANE_LOST" },
+	{ "lose too short", 2, { { LOSE_CUT, 0, 0 } }, "LANE_LOST" },
+	{ "lose a lane twice at once", 2, { { LOSE, 1, 0 }, { LOSE, 1, 0 } }, "LANE_LOST" },
+	{ "lose a lane twice",
+	  2,
+	  { { LOSE, 0, 0 }, { HEAR_FENCED, 0, 0 }, { LOSE, 0, 0 } },
+	  "LANE_LOST" },
+	{ "a token too few", 2, { { FINISH, 1, 1 } }, "FINAL" },
+	{ "a token too many", 2, { { FINISH, 3, 7 } }, "FINAL" },
+	{ "no token for a lane that was not lost", 2, { { FINISH, 2, 1 } }, "FINAL" },
+	{ "no token at all", 2, { { FINISH, 2, 0 } }, "FINAL" },
+	{ "a token for a lane that was lost",
+	  2,
+	  { { LOSE, 1, 0 }, { HEAR_FENCED, 1, 0 }, { FINISH, 2, 3 } },
+	  "FINAL" },
+	{ "no token for the other lane",
+	  2,
+	  { { LOSE, 1, 0 }, { HEAR_FENCED, 1, 0 }, { FINISH, 2, 2 } },
+	  "FINAL" },
 	{ "after much that is right",
 	  2,
 	  { { REGISTER, 0, 3 },
@@ -187,6 +259,7 @@ static const struct hostile_source {
 static void take_step(struct impostor *impostor, const struct step *step)
 {
 	struct slice_key_message key;
+	struct lane_message fenced;
 	struct message *message;
 
 	switch (step->act) {
@@ -211,6 +284,24 @@ static void take_step(struct impostor *impostor, const struct step *step)
 		break;
 	case RETIRE_CUT:
 		say(impostor, MESSAGE_RETIRE, calloc(1, 3), 3);
+		break;
+	case LOSE:
+		if (step->slice < impostor->params.n_lanes)
+			memory_transport()->drop_lane(impostor->endpoint, step->slice);
+		say_lane(impostor, MESSAGE_LANE_LOST, step->slice);
+		break;
+	case LOSE_CUT:
+		say(impostor, MESSAGE_LANE_LOST, calloc(1, 1), 1);
+		break;
+	case HEAR_FENCED:
+		message = hear(impostor, MESSAGE_LANE_FENCED);
+		assert_int_equal(
+			lane_message_decode(message->payload, message->length_bytes, &fenced), 0);
+		assert_int_equal(fenced.lane, step->slice);
+		free(message);
+		break;
+	case FINISH:
+		say_final(impostor, step->slice, step->rails);
 		break;
 	case END:
 		break;
@@ -283,7 +374,7 @@ static void let_in(struct impostor *impostor, struct pair *pair, unsigned n_rail
 	fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	assert_true(fd >= 0);
 	close(listen_fd);
-	assert_int_equal(channel_open(fd, 4 * NS_PER_S, &impostor->channel, NULL), 0);
+	open_channel(impostor, fd, NULL);
 	message = hear(impostor, MESSAGE_OFFER);
 	assert_int_equal(offer_decode(message->payload, message->length_bytes, &offered), 0);
 	assert_int_equal(offered.n_rails, 1);
@@ -374,6 +465,90 @@ static void test_a_key_twice(void **unused)
 	assert_source_refuses(&impostor, &pair, "announced slice 23");
 }
 
+/* Up to a lane that is lost and that the destination has been told of. */
+static void lose_lane(struct impostor *impostor, struct pair *pair)
+{
+	const struct memory_faults faults = { .fail_lane_post = { 0, 1 } };
+	struct lane_message lost;
+	struct message *message;
+	struct slice_key key;
+	uint32_t length;
+	void *payload;
+
+	memory_transport_set_faults(&faults);
+	source_init(pair, impostor);
+	pair->source_config.timeouts.io_ns = NS_PER_S / 4;
+	pair->source_config.timeouts.heartbeat_ns = NS_PER_S;
+	let_in(impostor, pair, 1);
+	free(hear(impostor, MESSAGE_REGISTER)); /* of the first slice, which has a stripe of each */
+	memory_transport_set_faults(NULL);
+	assert_int_equal(memory_transport()->register_slice(impostor->endpoint, 0, 1, &key, NULL),
+			 0);
+	payload = slice_key_encode(&(struct slice_key_message){ 0, key }, &length);
+	say(impostor, MESSAGE_SLICE_KEY, payload, length);
+	do {
+		assert_int_equal(channel_receive(impostor->channel, LONG_NS, -1, &message, NULL),
+				 0);
+		length = message->type;
+		if (length == MESSAGE_LANE_LOST)
+			assert_int_equal(
+				lane_message_decode(message->payload, message->length_bytes, &lost),
+				0);
+		free(message);
+	} while (length != MESSAGE_LANE_LOST);
+	assert_int_equal(lost.lane, 1);
+}
+
+static void test_a_lane_is_fenced_that_nobody_lost(void **unused)
+{
+	/* One that lives, one that is none; the right one, but twice. */
+	static const unsigned lanes[][2] = { { 0, 0 }, { 4, 4 }, { UINT16_MAX, 0 }, { 1, 1 } };
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(lanes) / sizeof(lanes[0]); i++) {
+		struct impostor impostor;
+		struct pair pair;
+
+		lose_lane(&impostor, &pair);
+		if (lanes[i][0] == 1) /* or its stripes go to lanes that find it alive */
+			memory_transport()->fence_lane(impostor.endpoint, 1, NULL);
+		say_lane(&impostor, MESSAGE_LANE_FENCED, lanes[i][0]);
+		say_lane(&impostor, MESSAGE_LANE_FENCED, lanes[i][1]);
+		assert_source_refuses(&impostor, &pair, "LANE_FENCED");
+	}
+}
+
+static void test_a_fence_without_a_loss(void **unused)
+{
+	struct impostor impostor;
+	struct pair pair;
+
+	(void)unused;
+	source_init(&pair, &impostor);
+	let_in(&impostor, &pair, 1);
+	free(hear(&impostor, MESSAGE_REGISTER)); /* so it has connected */
+	say_lane(&impostor, MESSAGE_LANE_FENCED, 0);
+	assert_source_refuses(&impostor, &pair, "LANE_FENCED");
+}
+
+/* It lives, answers every PING, and never fences. */
+static void test_a_fence_that_does_not_come(void **unused)
+{
+	struct impostor impostor;
+	struct pair pair;
+
+	(void)unused;
+	lose_lane(&impostor, &pair);
+	pthread_join(pair.thread, NULL);
+	assert_int_equal(pair.destination_ret, -ETIMEDOUT); /* of the source's thread here */
+	assert_non_null(strstr(pair.source_error.text, "that lane 1, which was lost"));
+	assert_non_null(strstr(pair.source_error.text, "as it was told to"));
+	ramlift_source_stats(pair.source, &pair.source_stats);
+	pair_assert_stayed(&pair);
+	impostor_fini(&impostor);
+	pair_fini(&pair);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -381,6 +556,9 @@ int main(void)
 		cmocka_unit_test(test_a_destination_with_other_rails),
 		cmocka_unit_test(test_keys_that_nobody_asked_for),
 		cmocka_unit_test(test_a_key_twice),
+		cmocka_unit_test(test_a_lane_is_fenced_that_nobody_lost),
+		cmocka_unit_test(test_a_fence_without_a_loss),
+		cmocka_unit_test(test_a_fence_that_does_not_come),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

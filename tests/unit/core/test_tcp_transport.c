@@ -172,9 +172,18 @@ static void pair_fini(struct pair *pair)
 	side_fini(&pair->destination);
 }
 
+static const uint64_t *all(uint64_t token)
+{
+	static uint64_t tokens[RAMLIFT_MAX_LANES];
+
+	for (unsigned i = 0; i < RAMLIFT_MAX_LANES; i++)
+		tokens[i] = token;
+	return tokens;
+}
+
 static int await_tokens(struct pair *pair, uint64_t token, struct ramlift_error *error)
 {
-	return tcp()->await_tokens(pair->destination.endpoint, token, LONG_NS, error);
+	return tcp()->await_tokens(pair->destination.endpoint, all(token), LONG_NS, error);
 }
 
 /* ---- a pair ---- */
@@ -304,7 +313,7 @@ static void test_tokens(void **unused)
 	pair_init(&pair, 3);
 	assert_int_equal(tcp()->token(pair.source.endpoint, 0, TOKEN, NULL), 0);
 	assert_int_equal(tcp()->token(pair.source.endpoint, 2, TOKEN, NULL), 0);
-	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, TOKEN,
+	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, all(TOKEN),
 					     clock_now_ns() + 50 * NS_PER_MS, &error),
 			 -ETIMEDOUT);
 	assert_non_null(strstr(error.text, "lane 1")); /* the one that is missing */
@@ -498,7 +507,7 @@ static void test_waits_are_interrupted(void **unused)
 	(void)unused;
 	pair_init(&pair, 2);
 	assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, &pair.destination), 0);
-	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, TOKEN,
+	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, all(TOKEN),
 					     clock_now_ns() + 5 * NS_PER_S, &error),
 			 -ECANCELED);
 	pthread_join(thread, NULL);
@@ -740,6 +749,83 @@ static void test_nothing_is_written_after_the_fence(void **unused)
 	}
 }
 
+/* One lane of two ends, at the source or at the destination or in a write; the other goes on. */
+static void lose_lane(void (*lose)(struct pair *pair))
+{
+	uint64_t tokens[] = { 0, TOKEN };
+	struct transport_write write = { 2, PAGE, 0 };
+	struct ramlift_error error = { 0 };
+	struct pair pair;
+
+	pair_init(&pair, 2);
+	fill(&pair.source, 3);
+	assert_int_equal(tcp()->post(pair.source.endpoint, 0, &write, 1, NULL), 0);
+	lose(&pair);
+	for (uint64_t end_ns = LONG_NS; !error.code;) {
+		tcp()->post(pair.source.endpoint, 0, &write, 1, &error);
+		assert_true(clock_now_ns() < end_ns);
+	}
+	assert_non_null(strstr(error.text, "lane 0 broke"));
+	tcp()->drop_lane(pair.source.endpoint, 0);
+	assert_int_equal(tcp()->fence_lane(pair.destination.endpoint, 0, NULL), 0);
+	pair.n_lanes = 1; /* what is left, by another number */
+	for (unsigned i = 0; i < N_SLICES; i++) {
+		for (uint64_t at = 0; at < slice_bytes[i]; at += write.length_bytes) {
+			uint64_t left = slice_bytes[i] - at;
+
+			write = (struct transport_write){
+				i, left < WRITE_MAX ? (uint32_t)left : WRITE_MAX, at
+			};
+			assert_int_equal(tcp()->post(pair.source.endpoint, 1, &write, 1, NULL), 0);
+		}
+	}
+	assert_int_equal(tcp()->token(pair.source.endpoint, 1, TOKEN, NULL), 0);
+	assert_int_equal(tcp()->await_tokens(pair.destination.endpoint, tokens, LONG_NS, NULL), 0);
+	/* With a token for it, the lost one is missed. */
+	tokens[0] = TOKEN;
+	assert_true(tcp()->await_tokens(pair.destination.endpoint, tokens, LONG_NS, &error) < 0);
+	assert_non_null(strstr(error.text, "lane 0"));
+	assert_int_equal(tcp()->fence(pair.destination.endpoint, NULL), 0);
+	assert_same_memory(&pair);
+	pair_fini(&pair);
+}
+
+static void lose_at_source(struct pair *pair)
+{
+	tcp()->drop_lane(pair->source.endpoint, 0);
+}
+
+/* As a receiver ends that cannot go on: the source is to notice. */
+static void lose_at_destination(struct pair *pair)
+{
+	tcp()->fence_lane(pair->destination.endpoint, 0, NULL);
+}
+
+static void test_a_lane_is_lost(void **unused)
+{
+	(void)unused;
+	lose_lane(lose_at_source);
+	lose_lane(lose_at_destination);
+}
+
+/* A lane whose receiver cannot go on is of no use: its source is to notice. */
+static void test_a_receiver_that_ends_closes(void **unused)
+{
+	struct pair pair;
+	char byte;
+	int fd;
+
+	(void)unused;
+	pair_listen(&pair, 1);
+	accept_begin(&pair);
+	fd = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), 0);
+	send_header(fd, N_SLICES, PAGE, 0); /* there is no such slice */
+	assert_int_equal(receive_all(fd, &byte, 1, LONG_NS, -1), -ECONNRESET);
+	close(fd);
+	pair_fini(&pair);
+}
+
 static void test_the_source_dies(void **unused)
 {
 	struct ramlift_error error = { 0 };
@@ -917,6 +1003,8 @@ int main(void)
 		cmocka_unit_test(test_no_batch_is_too_long),
 		cmocka_unit_test(test_writes_up_to_the_border),
 		cmocka_unit_test(test_nothing_is_written_after_the_fence),
+		cmocka_unit_test(test_a_lane_is_lost),
+		cmocka_unit_test(test_a_receiver_that_ends_closes),
 		cmocka_unit_test(test_the_source_dies),
 		cmocka_unit_test(test_the_destination_dies),
 		cmocka_unit_test(test_a_peer_that_does_not_read),

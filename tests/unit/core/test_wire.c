@@ -23,6 +23,9 @@ union value {
 	struct commit commit;
 	struct started started;
 	struct stream_piece stream_piece;
+	struct lane_message lane;
+	struct ask ask;
+	struct answer answer;
 };
 
 struct codec {
@@ -54,6 +57,9 @@ WRAP(prepared)
 WRAP(commit)
 WRAP(started)
 WRAP(stream_piece)
+WRAP_AS(lane, lane_message)
+WRAP(ask)
+WRAP(answer)
 
 static void check_text(const char *text, size_t size)
 {
@@ -101,6 +107,7 @@ static void check_abort(const union value *value, const uint8_t *payload, uint32
 
 static void check_final(const union value *value, const uint8_t *payload, uint32_t length_bytes)
 {
+	assert_in_range(value->final.n_lanes, 1, RAMLIFT_MAX_LANES);
 	check_blob(value->final.state, value->final.state_bytes, WIRE_MAX_STATE_BYTES, payload,
 		   length_bytes);
 }
@@ -111,6 +118,20 @@ static void check_stream_piece(const union value *value, const uint8_t *payload,
 	assert_true(value->stream_piece.stream < WIRE_MAX_STREAMS);
 	check_blob(value->stream_piece.bytes, value->stream_piece.n_bytes, WIRE_MAX_STREAM_BYTES,
 		   payload, length_bytes);
+}
+
+static void check_ask(const union value *value, const uint8_t *payload, uint32_t length_bytes)
+{
+	(void)payload;
+	(void)length_bytes;
+	check_text(value->ask.name, sizeof(value->ask.name));
+}
+
+static void check_answer(const union value *value, const uint8_t *payload, uint32_t length_bytes)
+{
+	(void)payload;
+	(void)length_bytes;
+	assert_in_range(value->answer.word, 0, ANSWER_COUNT - 1);
 }
 
 #define CODEC(TYPE, name, check)                                                                   \
@@ -129,6 +150,10 @@ static const struct codec codecs[] = {
 	CODEC(STREAM, stream_piece, check_stream_piece),
 	CODEC(REGISTER, register, NULL),
 	CODEC(RETIRE, retire, NULL),
+	CODEC(LANE_LOST, lane_message, NULL),
+	CODEC(LANE_FENCED, lane_message, NULL),
+	CODEC(ASK, ask, check_ask),
+	CODEC(ANSWER, answer, check_answer),
 };
 
 /* ---- samples: the least and the most that each message can be ---- */
@@ -206,8 +231,13 @@ static void sample(enum message_type type, bool most, union value *value)
 		fill_text(value->abort.text, most ? sizeof(value->abort.text) : 1);
 		break;
 	case MESSAGE_FINAL:
-		value->final = (struct final){ number, most, number, blob,
-					       most ? WIRE_MAX_STATE_BYTES : 0 };
+		value->final = (struct final){ .verify = most,
+					       .digest = number,
+					       .n_lanes = most ? RAMLIFT_MAX_LANES : 1,
+					       .state = blob,
+					       .state_bytes = most ? WIRE_MAX_STATE_BYTES : 0 };
+		for (unsigned i = 0; i < value->final.n_lanes; i++)
+			value->final.tokens[i] = number - i;
 		break;
 	case MESSAGE_PREPARED:
 		value->prepared = (struct prepared){ number, number, number, number };
@@ -219,6 +249,18 @@ static void sample(enum message_type type, bool most, union value *value)
 	case MESSAGE_STREAM:
 		value->stream_piece = (struct stream_piece){ most ? WIRE_MAX_STREAMS - 1 : 0, blob,
 							     most ? WIRE_MAX_STREAM_BYTES : 0 };
+		break;
+	case MESSAGE_LANE_LOST:
+	case MESSAGE_LANE_FENCED:
+		value->lane.lane = (uint16_t)number;
+		break;
+	case MESSAGE_ASK:
+		memset(value->ask.session_id, most ? 0xff : 0, SESSION_ID_BYTES);
+		value->ask.generation = (uint32_t)number;
+		fill_text(value->ask.name, most ? sizeof(value->ask.name) : 2);
+		break;
+	case MESSAGE_ANSWER:
+		value->answer.word = most ? ANSWER_COUNT - 1 : 0;
 		break;
 	default:
 		value->started.start_ns = number;
@@ -342,11 +384,14 @@ static void test_fields_of_the_others(void **unused)
 	struct slice_key_message slice_key = { 3, { 0x1122334455667788, { 0x99, 0x9a } } };
 	struct retire_message retire = { 5 };
 	struct abort_message abort = { -ENOMEM, "no memory" };
-	struct final final = { 11, true, 12, "state", 5 };
+	struct final final = { true, 12, 3, { 11, 0, 13 }, "state", 5 };
 	struct prepared prepared = { 1, 2, 3, 4 };
 	struct commit commit = { "0123456789abcdef", 9 };
 	struct started started = { 1234567 };
 	struct stream_piece stream_piece = { 2, "piece", 5 };
+	struct ask ask = { "0123456789abcdef", 10, "db-1" };
+	struct answer answer = { ANSWER_PENDING };
+	struct lane_message lane_message = { 0x1234 };
 	uint32_t length;
 	void *payload;
 
@@ -383,7 +428,11 @@ static void test_fields_of_the_others(void **unused)
 	assert_string_equal(abort.text, "no memory");
 	free(payload);
 	THERE_AND_BACK(final, struct final);
-	assert_int_equal(final.token, 11);
+	assert_int_equal(final.n_lanes, 3);
+	assert_int_equal(final.tokens[0], 11);
+	assert_int_equal(final.tokens[1], 0);
+	assert_int_equal(final.tokens[2], 13);
+	assert_int_equal(final.tokens[3], 0);
 	assert_true(final.verify);
 	assert_int_equal(final.digest, 12);
 	assert_int_equal(final.state_bytes, 5);
@@ -403,6 +452,19 @@ static void test_fields_of_the_others(void **unused)
 	THERE_AND_BACK(commit, struct commit);
 	assert_memory_equal(commit.session_id, "0123456789abcdef", SESSION_ID_BYTES);
 	assert_int_equal(commit.generation, 9);
+	free(payload);
+	THERE_AND_BACK(ask, struct ask);
+	assert_memory_equal(ask.session_id, "0123456789abcdef", SESSION_ID_BYTES);
+	assert_int_equal(ask.generation, 10);
+	assert_string_equal(ask.name, "db-1");
+	free(payload);
+	THERE_AND_BACK(answer, struct answer);
+	assert_int_equal(answer.word, ANSWER_PENDING);
+	assert_int_equal(length, 1);
+	free(payload);
+	THERE_AND_BACK(lane_message, struct lane_message);
+	assert_int_equal(lane_message.lane, 0x1234);
+	assert_memory_equal(payload, "\x12\x34", 2);
 	free(payload);
 	THERE_AND_BACK(started, struct started);
 	assert_int_equal(started.start_ns, 1234567);
@@ -573,7 +635,7 @@ static void test_header_there_and_back(void **unused)
 {
 	(void)unused;
 	for (unsigned type = 1; type < MESSAGE_TYPE_COUNT; type++) {
-		struct wire_header header = { .type = type, .length_bytes = 8 }, decoded;
+		struct wire_header header = { .type = type, .length_bytes = 1 }, decoded;
 		uint8_t bytes[WIRE_HEADER_BYTES];
 
 		wire_header_encode(&header, bytes);
@@ -581,7 +643,7 @@ static void test_header_there_and_back(void **unused)
 		assert_int_equal(bytes[1], WIRE_VERSION);
 		assert_int_equal(wire_header_decode(bytes, &decoded, NULL), 0);
 		assert_int_equal(decoded.type, type);
-		assert_int_equal(decoded.length_bytes, 8);
+		assert_int_equal(decoded.length_bytes, 1);
 	}
 }
 

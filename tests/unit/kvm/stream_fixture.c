@@ -242,7 +242,7 @@ void free_record(struct record *record)
 	memset(record, 0, sizeof(*record));
 }
 
-int feed(struct stream *stream, const struct bytes *bytes, size_t piece_bytes,
+int feed(struct qemu_stream *stream, const struct bytes *bytes, size_t piece_bytes,
 	 struct ramlift_error *error)
 {
 	size_t fed = 0;
@@ -256,7 +256,7 @@ int feed(struct stream *stream, const struct bytes *bytes, size_t piece_bytes,
 		piece = malloc(n); /* of its own: an over-read must be seen, and gone afterwards */
 		assert_non_null(piece);
 		memcpy(piece, bytes->data + fed, n);
-		ret = stream_feed(stream, piece, n, error);
+		ret = qemu_stream_feed(stream, piece, n, error);
 		free(piece);
 		fed += n;
 	}

@@ -69,7 +69,7 @@ void assert_same(const struct record *a, const struct record *b);
 void free_record(struct record *record);
 
 /* Feed a whole stream, in pieces of piece_bytes; 0: of random sizes. */
-int feed(struct stream *stream, const struct bytes *bytes, size_t piece_bytes,
+int feed(struct qemu_stream *stream, const struct bytes *bytes, size_t piece_bytes,
 	 struct ramlift_error *error);
 
 #endif

@@ -33,13 +33,13 @@ int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *length, int flag
 /* What the parser makes of a main channel; tested for itself. */
 static void parse_main(const struct bytes *bytes, struct record *record)
 {
-	struct stream *stream;
+	struct qemu_stream *stream;
 
 	*record = (struct record){ .carried = "ram" };
-	assert_int_equal(stream_new(&record_sink, record, &stream, NULL), 0);
+	assert_int_equal(qemu_stream_new(&record_sink, record, &stream, NULL), 0);
 	assert_int_equal(feed(stream, bytes, bytes->used, NULL), 0);
 	record->blocks = NULL; /* goes with the stream */
-	stream_free(stream);
+	qemu_stream_free(stream);
 }
 
 /* What is to be left of a channel: no pages of "ram", all of the others. *last: where its last

@@ -16,16 +16,16 @@ static uint64_t parse(const struct bytes *bytes, const char *carried, size_t pie
 		      struct record *record)
 {
 	struct ramlift_error error = { 0 };
-	struct stream *stream;
+	struct qemu_stream *stream;
 	uint64_t n_syncs;
 
 	*record = (struct record){ .carried = carried };
-	assert_int_equal(stream_new(&record_sink, record, &stream, &error), 0);
+	assert_int_equal(qemu_stream_new(&record_sink, record, &stream, &error), 0);
 	assert_int_equal(feed(stream, bytes, piece_bytes, &error), 0);
-	assert_true(stream_complete(stream));
+	assert_true(qemu_stream_complete(stream));
 	record->blocks = NULL; /* goes with the stream */
-	n_syncs = stream_syncs(stream);
-	stream_free(stream);
+	n_syncs = qemu_stream_syncs(stream);
+	qemu_stream_free(stream);
 	return n_syncs;
 }
 
@@ -206,7 +206,7 @@ static void test_order(void **unused)
 	struct bytes input = { 0 }, table = { 0 };
 	struct ramlift_error error = { 0 };
 	struct record record = { .carried = "ram" };
-	struct stream *stream;
+	struct qemu_stream *stream;
 	size_t before_table, ram_bytes;
 
 	(void)unused;
@@ -214,11 +214,11 @@ static void test_order(void **unused)
 	put_section(&table, 0x01, "ram", 0, 4);
 	before_table = table.used;
 	put_ram_begins(&input);
-	assert_int_equal(stream_new(&record_sink, &record, &stream, &error), 0);
-	assert_int_equal(stream_feed(stream, input.data, input.used - 1, &error), 0);
+	assert_int_equal(qemu_stream_new(&record_sink, &record, &stream, &error), 0);
+	assert_int_equal(qemu_stream_feed(stream, input.data, input.used - 1, &error), 0);
 	assert_null(record.blocks);
 	assert_int_equal(record.passed.used, before_table);
-	assert_int_equal(stream_feed(stream, input.data + input.used - 1, 1, &error), 0);
+	assert_int_equal(qemu_stream_feed(stream, input.data + input.used - 1, 1, &error), 0);
 	assert_int_equal(record.n_blocks, 2);
 	assert_string_equal(record.blocks[1].name, "rom");
 	assert_int_equal(record.blocks[1].size_bytes, 0x10000);
@@ -230,16 +230,17 @@ static void test_order(void **unused)
 	put_ram_continues(&input, true);
 	put_section_ends(&input, true);
 	put_bytes(&input, "\0opaque", 7);
-	assert_int_equal(
-		stream_feed(stream, input.data + ram_bytes, input.used - ram_bytes - 8, &error), 0);
-	assert_false(stream_complete(stream));
+	assert_int_equal(qemu_stream_feed(stream, input.data + ram_bytes,
+					  input.used - ram_bytes - 8, &error),
+			 0);
+	assert_false(qemu_stream_complete(stream));
 	assert_int_equal(record.n_ends, 0);
-	assert_int_equal(stream_feed(stream, input.data + input.used - 8, 8, &error), 0);
-	assert_true(stream_complete(stream));
+	assert_int_equal(qemu_stream_feed(stream, input.data + input.used - 8, 8, &error), 0);
+	assert_true(qemu_stream_complete(stream));
 	assert_int_equal(record.n_ends, 1);
 	assert_int_equal(record.passed_at_end, input.used - 7);
 	assert_int_equal(record.passed.used, input.used);
-	stream_free(stream);
+	qemu_stream_free(stream);
 	free_record(&record);
 	free_bytes(&input);
 	free_bytes(&table);
@@ -291,21 +292,21 @@ static void test_failing_sink(void **unused)
 	for (int i = 1;; i++) {
 		struct record record = { .carried = "ram", .failing_call = i };
 		struct ramlift_error error = { 0 };
-		struct stream *stream;
+		struct qemu_stream *stream;
 		int ret;
 
-		assert_int_equal(stream_new(&record_sink, &record, &stream, &error), 0);
+		assert_int_equal(qemu_stream_new(&record_sink, &record, &stream, &error), 0);
 		ret = feed(stream, &input, 64, &error);
 		n_calls = record.n_calls;
 		if (ret) {
 			assert_int_equal(ret, -EIO);
 			assert_int_equal(n_calls, i);
 			error = (struct ramlift_error){ 0 };
-			assert_int_equal(stream_feed(stream, "x", 1, &error), -EIO);
+			assert_int_equal(qemu_stream_feed(stream, "x", 1, &error), -EIO);
 			assert_string_equal(error.text, "no room");
 			assert_int_equal(record.n_calls, i);
 		}
-		stream_free(stream);
+		qemu_stream_free(stream);
 		free_record(&record);
 		if (!ret)
 			break;

@@ -17,18 +17,18 @@ static void refused(struct bytes *input, int code, const char *words)
 	for (size_t piece = 1; piece <= input->used; piece += input->used - 1) {
 		struct record record = { .carried = "ram" };
 		struct ramlift_error error = { 0 }, again = { 0 };
-		struct stream *stream;
+		struct qemu_stream *stream;
 		int ret;
 
-		assert_int_equal(stream_new(&record_sink, &record, &stream, &error), 0);
+		assert_int_equal(qemu_stream_new(&record_sink, &record, &stream, &error), 0);
 		ret = feed(stream, input, piece, &error);
 		if (ret != code || error.code != code || !strstr(error.text, words))
 			fail_msg("%d and '%s', not %d and '%s'", ret, error.text, code, words);
-		assert_int_equal(stream_feed(stream, "x", 1, &again), code);
+		assert_int_equal(qemu_stream_feed(stream, "x", 1, &again), code);
 		assert_string_equal(again.text, error.text);
-		assert_false(stream_complete(stream));
+		assert_false(qemu_stream_complete(stream));
 		assert_int_equal(record.n_ends, 0);
-		stream_free(stream);
+		qemu_stream_free(stream);
 		free_record(&record);
 	}
 	free_bytes(input);

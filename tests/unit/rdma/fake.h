@@ -51,6 +51,8 @@ int fake_access_on(unsigned device, const void *address);
 
 /* The device reports an asynchronous event. */
 void fake_async_event(unsigned device, enum ibv_event_type type, unsigned port);
+/* The same, of a queue pair, which is left in the error state. */
+void fake_queue_event(unsigned device, enum ibv_event_type type, struct ibv_qp *qp);
 
 /* Limit of the send queues that the devices name. */
 void fake_limit_queues(int max_qp_wr);

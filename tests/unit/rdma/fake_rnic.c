@@ -172,16 +172,25 @@ int fake_queue_node(unsigned device)
 	return rnics[device].queue_node;
 }
 
-void fake_async_event(unsigned device, enum ibv_event_type type, unsigned port)
+static void report(struct fake_rnic *rnic, struct ibv_async_event event)
 {
-	struct fake_rnic *rnic = &rnics[device];
-
 	pthread_mutex_lock(&fake_lock);
 	assert(rnic->n_events < MAX_EVENTS);
-	rnic->events[rnic->n_events++] =
-		(struct ibv_async_event){ .element.port_num = (int)port, .event_type = type };
+	rnic->events[rnic->n_events++] = event;
 	pthread_mutex_unlock(&fake_lock);
 	eventfd_write(rnic->verbs.context.async_fd, 1);
+}
+
+void fake_async_event(unsigned device, enum ibv_event_type type, unsigned port)
+{
+	report(&rnics[device],
+	       (struct ibv_async_event){ .element.port_num = (int)port, .event_type = type });
+}
+
+void fake_queue_event(unsigned device, enum ibv_event_type type, struct ibv_qp *qp)
+{
+	fake_qp_error(qp);
+	report(&rnics[device], (struct ibv_async_event){ .element.qp = qp, .event_type = type });
 }
 
 int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)

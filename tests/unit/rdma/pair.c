@@ -197,6 +197,15 @@ int pair_send_all(struct pair *pair, uint32_t length_bytes)
 	return ret;
 }
 
+const uint64_t *pair_tokens(uint64_t token)
+{
+	static _Thread_local uint64_t tokens[RAMLIFT_MAX_LANES];
+
+	for (unsigned i = 0; i < RAMLIFT_MAX_LANES; i++)
+		tokens[i] = token;
+	return tokens;
+}
+
 int pair_send_tokens(struct pair *pair, uint64_t token)
 {
 	int ret = 0;

@@ -70,6 +70,9 @@ struct transport_params pair_params(const struct pair *pair, const struct slice 
 int pair_send_all(struct pair *pair, uint32_t length_bytes);
 int pair_send_tokens(struct pair *pair, uint64_t token);
 
+/* It, from every lane. Good until the thread's next call. */
+const uint64_t *pair_tokens(uint64_t token);
+
 /* A connect request at a rail's listener, as the session would make it, or not; how it ended. */
 enum rdma_cm_event_type pair_knock(const struct pair *pair, unsigned rail, unsigned lane,
 				   unsigned n_lanes, int session_change);

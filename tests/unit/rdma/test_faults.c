@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
-#include "fake.h"
+#include "fake_device.h"
 #include "pair.h"
 #include "rdma/endpoint.h"
 #include "rdma/lane.h"
@@ -96,7 +96,8 @@ static void test_abort(void **state)
 	assert_int_equal(transport->drain(pair.source, 0, NULL), -ECANCELED);
 	assert_int_equal(transport->token(pair.source, 0, 1, NULL), -ECANCELED);
 	transport->abort(pair.destination);
-	assert_int_equal(transport->await_tokens(pair.destination, 1, pair_within_ms(5000), NULL),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(1),
+						 pair_within_ms(5000), NULL),
 			 -ECANCELED);
 	pair_fini(&pair);
 }
@@ -169,8 +170,8 @@ static void test_peer_goes(void **state)
 	pair_open(&pair);
 	transport->close(pair.source);
 	pair.source = NULL;
-	assert_int_equal(transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000),
-						 &pair.destination_error),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), &pair.destination_error),
 			 -EIO);
 	assert_non_null(strstr(pair.destination_error.text, "closed the connection"));
 	assert_int_equal(transport->fence(pair.destination, NULL), 0);
@@ -205,6 +206,159 @@ static void test_port_down(void **state)
 	pthread_join(poster.thread, NULL);
 	assert_int_equal(poster.ret, -EIO);
 	assert_non_null(strstr(pair.source_error.text, "RDMA device fake0: port error"));
+	pair_fini(&pair);
+}
+
+/* ---- one lane is lost ---- */
+
+static int post_one(struct pair *pair, unsigned lane, struct ramlift_error *error)
+{
+	struct transport_write write = { .slice = lane % PAIR_SLICES, .length_bytes = 4096 };
+
+	return transport->post(pair->source, lane, &write, 1, error);
+}
+
+static void await_severed(struct lane *lane)
+{
+	while (!atomic_load(&lane->severed))
+		clock_sleep_until(pair_within_ms(1));
+}
+
+/* Lane 1 has been lost, one way or another: lane 0 does the rest. */
+static void finish_without_lane_1(struct pair *pair)
+{
+	const uint64_t tokens[] = { PAIR_TOKEN, 0 };
+
+	transport->drop_lane(pair->source, 1);
+	assert_int_equal(transport->fence_lane(pair->destination, 1, NULL), 0);
+	assert_int_equal(pair->source->lanes[1].qp->state, IBV_QPS_ERR);
+	assert_int_equal(pair->destination->lanes[1].qp->state, IBV_QPS_ERR);
+	assert_int_equal(pair->destination->lanes[1].receives, 0);
+	for (unsigned i = 0; i < PAIR_SLICES; i++) {
+		struct transport_write write = { .slice = i, .length_bytes = PAIR_SLICE_BYTES };
+
+		assert_int_equal(transport->post(pair->source, 0, &write, 1, NULL), 0);
+	}
+	assert_int_equal(transport->token(pair->source, 0, PAIR_TOKEN, NULL), 0);
+	assert_int_equal(
+		transport->await_tokens(pair->destination, tokens, pair_within_ms(5000), NULL), 0);
+	assert_int_equal(transport->fence(pair->destination, NULL), 0);
+	pair_assert_same_memory(pair);
+	pair_fini(pair);
+}
+
+static void test_a_queue_pair_breaks(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	assert_int_equal(post_one(&pair, 1, NULL), 0);
+	fake_qp_error(pair.source->lanes[1].qp);
+	assert_int_equal(post_one(&pair, 1, NULL), 0); /* and is flushed */
+	assert_int_equal(transport->drain(pair.source, 1, &pair.source_error), -EIO);
+	assert_non_null(strstr(pair.source_error.text, "lane 1: "));
+	assert_int_equal(post_one(&pair, 0, NULL), 0);
+	finish_without_lane_1(&pair);
+}
+
+/* What the device reports of one queue pair is no other lane's concern, on either side. */
+static void test_a_queue_pair_is_reported(void **state)
+{
+	static const enum ibv_event_type types[] = { IBV_EVENT_QP_FATAL, IBV_EVENT_QP_REQ_ERR,
+						     IBV_EVENT_QP_ACCESS_ERR };
+	struct pair pair;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		pair_init(&pair, 2);
+		pair_open(&pair);
+		watch_stop(pair.source); /* the events are the destination's */
+		fake_queue_event(0, types[i], pair.destination->lanes[1].qp);
+		await_severed(&pair.destination->lanes[1]);
+		assert_int_equal(post_one(&pair, 0, NULL), 0);
+		assert_int_equal(transport->drain(pair.source, 0, NULL), 0);
+		/* The source finds out by itself, at its token at the latest. */
+		assert_int_equal(transport->token(pair.source, 1, PAIR_TOKEN, &pair.source_error),
+				 -ETIMEDOUT);
+		assert_non_null(strstr(pair.source_error.text, "lane 1: "));
+		assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+							 pair_within_ms(5000),
+							 &pair.destination_error),
+				 -EIO);
+		assert_non_null(strstr(pair.destination_error.text, "lane 1: the adapter reports"));
+		finish_without_lane_1(&pair);
+	}
+
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	watch_stop(pair.destination);
+	fake_queue_event(0, IBV_EVENT_QP_FATAL, pair.source->lanes[1].qp);
+	await_severed(&pair.source->lanes[1]);
+	assert_int_equal(post_one(&pair, 1, &pair.source_error), -EIO);
+	assert_non_null(strstr(pair.source_error.text, "lane 1: the adapter reports"));
+	finish_without_lane_1(&pair);
+}
+
+/* The other side closes one connection. */
+static void test_a_connection_closes(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	rdma_disconnect(pair.source->lanes[1].id);
+	await_severed(&pair.destination->lanes[1]);
+	assert_int_equal(transport->token(pair.source, 0, PAIR_TOKEN, NULL), 0);
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), &pair.destination_error),
+			 -EIO);
+	assert_non_null(strstr(pair.destination_error.text, "lane 1: the peer closed"));
+	pair_fini(&pair);
+
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	rdma_disconnect(pair.source->lanes[1].id);
+	await_severed(&pair.destination->lanes[1]);
+	finish_without_lane_1(&pair);
+
+	pair_init(&pair, 2);
+	pair_open(&pair);
+	rdma_disconnect(pair.destination->lanes[1].id);
+	await_severed(&pair.source->lanes[1]);
+	assert_int_equal(transport->drain(pair.source, 1, &pair.source_error), -EIO);
+	assert_non_null(strstr(pair.source_error.text, "lane 1: the peer closed"));
+	assert_int_equal(transport->token(pair.source, 1, 1, NULL), -EIO);
+	assert_int_equal(transport->drain(pair.source, 0, NULL), 0);
+	finish_without_lane_1(&pair);
+}
+
+/* Whatever is waited for, it is not waited for longer than it may take. */
+static void test_no_wait_is_endless(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	pair_init(&pair, 2);
+	pair.io_timeout_ns = 50 * NS_PER_MS;
+	pair_open(&pair);
+	fake_hold_completions(true);
+	assert_int_equal(post_one(&pair, 0, NULL), 0);
+	assert_int_equal(transport->drain(pair.source, 0, &pair.source_error), -ETIMEDOUT);
+	assert_non_null(strstr(pair.source_error.text, "lane 0: no completion for 0.05 s"));
+	assert_int_equal(transport->token(pair.source, 1, PAIR_TOKEN, &pair.source_error),
+			 -ETIMEDOUT);
+	assert_non_null(strstr(pair.source_error.text, "lane 1: no completion for 0.05 s"));
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(50), NULL),
+			 -ETIMEDOUT);
+	assert_int_equal(transport->fence_lane(pair.destination, 1, &pair.destination_error),
+			 -ETIMEDOUT);
+	assert_non_null(
+		strstr(pair.destination_error.text, "lane 1: its queue pair does not stop"));
+	assert_int_equal(transport->fence(pair.destination, NULL), -ETIMEDOUT);
 	pair_fini(&pair);
 }
 
@@ -249,8 +403,8 @@ static void *run_destination(void *argument)
 	int ret = transport->accept(pair->destination, pair_within_ms(1000), error);
 
 	if (!ret)
-		ret = transport->await_tokens(pair->destination, PAIR_TOKEN, pair_within_ms(1000),
-					      error);
+		ret = transport->await_tokens(pair->destination, pair_tokens(PAIR_TOKEN),
+					      pair_within_ms(1000), error);
 	if (!ret)
 		ret = transport->fence(pair->destination, error);
 	if (ret)
@@ -361,6 +515,10 @@ int main(void)
 		cmocka_unit_test(test_error_completion),
 		cmocka_unit_test(test_peer_goes),
 		cmocka_unit_test(test_port_down),
+		cmocka_unit_test(test_a_queue_pair_breaks),
+		cmocka_unit_test(test_a_queue_pair_is_reported),
+		cmocka_unit_test(test_a_connection_closes),
+		cmocka_unit_test(test_no_wait_is_endless),
 		cmocka_unit_test(test_every_call_fails_once),
 	};
 

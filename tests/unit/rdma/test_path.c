@@ -24,8 +24,8 @@ static void test_all_memory_arrives(void **state)
 	for (unsigned lane = 0; lane < pair.n_lanes; lane++)
 		assert_int_equal(transport->drain(pair.source, lane, &pair.source_error), 0);
 	assert_int_equal(pair_send_tokens(&pair, PAIR_TOKEN), 0);
-	assert_int_equal(transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000),
-						 &pair.destination_error),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), &pair.destination_error),
 			 0);
 	assert_int_equal(transport->fence(pair.destination, &pair.destination_error), 0);
 	pair_assert_same_memory(&pair);
@@ -42,9 +42,9 @@ static void test_short_queues(void **state)
 	pair_open(&pair);
 	assert_int_equal(pair_send_all(&pair, 4096), 0);
 	assert_int_equal(pair_send_tokens(&pair, PAIR_TOKEN), 0);
-	assert_int_equal(
-		transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000), NULL),
-		0);
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), NULL),
+			 0);
 	pair_assert_same_memory(&pair);
 	pair_fini(&pair);
 }
@@ -72,8 +72,8 @@ static void test_wrong_token(void **state)
 	pair_init(&pair, 2);
 	pair_open(&pair);
 	assert_int_equal(pair_send_tokens(&pair, PAIR_TOKEN + 1), 0);
-	assert_int_equal(transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000),
-						 &pair.destination_error),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), &pair.destination_error),
 			 -EPROTO);
 	assert_non_null(strstr(pair.destination_error.text, "lane 0"));
 	pair_fini(&pair);
@@ -87,8 +87,8 @@ static void test_missing_token(void **state)
 	pair_init(&pair, 2);
 	pair_open(&pair);
 	assert_int_equal(transport->token(pair.source, 0, PAIR_TOKEN, NULL), 0);
-	assert_int_equal(transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(50),
-						 &pair.destination_error),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(50), &pair.destination_error),
 			 -ETIMEDOUT);
 	assert_non_null(strstr(pair.destination_error.text, "lane 1"));
 	assert_non_null(strstr(pair.destination_error.text, "1 of 2"));
@@ -123,8 +123,8 @@ static void test_orderly_ends(void **state)
 	transport->close(pair.source);
 	pair.source = NULL;
 	clock_sleep_until(pair_within_ms(20));
-	assert_int_equal(transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000),
-						 &pair.destination_error),
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), &pair.destination_error),
 			 0);
 	assert_int_equal(transport->fence(pair.destination, &pair.destination_error), 0);
 	pair_fini(&pair);
@@ -150,9 +150,9 @@ static void test_strangers_are_turned_away(void **state)
 	assert_int_equal(pair_knock(&pair, 0, 1, 2, 0), RDMA_CM_EVENT_REJECTED);
 	assert_int_equal(pair_send_all(&pair, 4096), 0);
 	assert_int_equal(pair_send_tokens(&pair, PAIR_TOKEN), 0);
-	assert_int_equal(
-		transport->await_tokens(pair.destination, PAIR_TOKEN, pair_within_ms(5000), NULL),
-		0);
+	assert_int_equal(transport->await_tokens(pair.destination, pair_tokens(PAIR_TOKEN),
+						 pair_within_ms(5000), NULL),
+			 0);
 	pair_assert_same_memory(&pair);
 	pair_fini(&pair);
 }

@@ -46,7 +46,7 @@ static void send_and_finish(struct pair *pair)
 {
 	assert_int_equal(pair_send_all(pair, 4096), 0);
 	assert_int_equal(pair_send_tokens(pair, PAIR_TOKEN), 0);
-	assert_int_equal(transport->await_tokens(pair->destination, PAIR_TOKEN,
+	assert_int_equal(transport->await_tokens(pair->destination, pair_tokens(PAIR_TOKEN),
 						 pair_within_ms(5000), &pair->destination_error),
 			 0);
 	assert_int_equal(transport->fence(pair->destination, &pair->destination_error), 0);

@@ -143,6 +143,22 @@ static void wrong_usage_is_one_sentence(void **state)
 		{ "resolve db1", "--source or --destination" },
 		{ "resolve db1 --source --destination", "--source or --destination" },
 		{ "resolve db1 --source", "add --yes only if you know" },
+		{ "resolve db1 --ask --destination", "or --ask" },
+		{ "resolve db1 --ask --allow x", "needs --tls-dir" },
+		{ "receive --listen 0.0.0.0:7440 --tls-dir", "'--tls-dir' needs a value" },
+		{ "receive --listen 0.0.0.0:7440 --tls-dir /a --psk-file /b", "not both" },
+		{ "receive --listen 0.0.0.0:7440 --insecure --psk-file /b", "--insecure is for" },
+		{ "receive --listen 0.0.0.0:7440 --allow '*'", "needs --tls-dir" },
+		{ "receive --listen 0.0.0.0:7440 --tls-dir /a --allow ''", "--allow takes" },
+		{ "receive --listen 0.0.0.0:7440 --peer-timeout 0", "from 1 to 3600" },
+		{ "receive --listen 0.0.0.0:7440 --io-timeout soon", "not a whole number" },
+		{ "migrate db1 --to hostB:7440 --tls-dir ''", "names no file" },
+		{ "migrate db1 --to hostB:7440 --tls-dir a --insecure", "--insecure is for" },
+		{ "migrate db1 --to hostB:7440 --fence-command", "needs a value" },
+		{ "run --name db1 --memory 64M --tls-dir /a", "unknown option '--tls-dir'" },
+		{ "qemu receive --qmp q --listen b:7440 --tls-dir /a --psk-file /b", "not both" },
+		{ "qemu migrate --qmp q --to b:7440 --allow '*'", "needs --tls-dir" },
+		{ "qemu proxy --listen 127.0.0.1:1 --to b:7440 --allow '*'", "needs --tls-dir" },
 		{ "qemu migrate --qmp q --to hostB:7440 --rails a,b --lanes 33", "more than 64" },
 		{ "devices rxe0", "unexpected argument 'rxe0'" },
 	};
@@ -177,6 +193,27 @@ static void unknown_guests_are_one_sentence(void **state)
 		run_errors(&result, commands[i]);
 		assert_int_equal(result.status, 1);
 		assert_sentence(&result, "no guest db1 runs here");
+	}
+}
+
+/* What is wrong with keys is said before anybody is listened to. */
+static void missing_keys_are_one_sentence(void **state)
+{
+	static const struct {
+		const char *arguments, *words;
+	} wrong[] = {
+		{ "receive --listen 127.0.0.1:0 --tls-dir /nonexistent", "/nonexistent/" },
+		{ "receive --listen 127.0.0.1:0 --psk-file /nonexistent/key", "/nonexistent/key" },
+		{ "receive --listen 127.0.0.1:0 --psk-file relative", "/relative" },
+		{ "receive --listen 127.0.0.1:0 --user no-such-user", "no user 'no-such-user'" },
+	};
+	static struct run result;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		run_errors(&result, wrong[i].arguments);
+		assert_int_equal(result.status, 1);
+		assert_sentence(&result, wrong[i].words);
 	}
 }
 
@@ -237,6 +274,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(wrong_usage_is_one_sentence),
 		cmocka_unit_test(unknown_guests_are_one_sentence),
+		cmocka_unit_test(missing_keys_are_one_sentence),
 		cmocka_unit_test(json_is_one_object),
 		cmocka_unit_test(help_is_everywhere),
 	};

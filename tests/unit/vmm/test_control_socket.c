@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -158,6 +159,107 @@ static void socket_is_private(void **state)
 	assert_int_equal(control_address("db1", &address, NULL), 0);
 	assert_int_equal(stat(address.sun_path, &status), 0);
 	assert_int_equal(status.st_mode & 0777, 0600);
+}
+
+#define STRANGER 65534
+
+static _Atomic uid_t stranger;
+
+static void take_stranger(void *context, const struct ucred *who)
+{
+	(void)context;
+	stranger = who->uid;
+}
+
+/* As another user: what the server says at once, and whether it goes on. */
+static int ask_as_stranger(const struct sockaddr_un *address)
+{
+	char text[256] = "";
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	if (setgid(STRANGER) || setuid(STRANGER))
+		return 1;
+	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)))
+		return 2;
+	while (recv(fd, text + strlen(text), sizeof(text) - 1 - strlen(text), 0) > 0)
+		;
+	return strstr(text, "belongs to another user") ? 0 : 3;
+}
+
+/* Whoever could open the file: who it is counts. */
+static void other_users_are_refused(void **state)
+{
+	struct control_config config = { .name = "db2",
+					 .request = take_request,
+					 .turned_away = take_stranger };
+	struct control_server *open_to_all;
+	struct sockaddr_un address;
+	int status;
+
+	(void)state;
+	if (geteuid())
+		skip();
+	assert_int_equal(control_server_open(&config, &open_to_all, NULL), 0);
+	control_address("db2", &address, NULL);
+	assert_int_equal(chmod(directory, 0711), 0);
+	assert_int_equal(chmod(address.sun_path, 0666), 0);
+	stranger = 0;
+	if (!fork())
+		_exit(ask_as_stranger(&address));
+	wait(&status);
+	assert_int_equal(status, 0);
+	control_server_close(open_to_all);
+	assert_int_equal(stranger, STRANGER);
+}
+
+/* A server of another user: root is served there. */
+static int serve_as_stranger(const char *home, int ready_fd, int end_fd)
+{
+	struct control_config config = { .name = "db2", .request = take_request };
+	char byte = 0;
+
+	setenv("RAMLIFT_RUNTIME_DIR", home, 1);
+	if (setgid(STRANGER) || setuid(STRANGER) || control_server_open(&config, &server, NULL))
+		return 1;
+	if (write(ready_fd, &byte, 1) != 1 || read(end_fd, &byte, 1) < 0)
+		return 2;
+	control_server_close(server);
+	return 0;
+}
+
+static void root_is_served_everywhere(void **state)
+{
+	char home[] = "/tmp/ramlift-test-XXXXXX", path[128], byte;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char request[] = "{\"request\":\"echo\",\"value\":\"hello\"}\n";
+	int ready[2], end[2], status, fd;
+	char text[256] = "";
+
+	(void)state;
+	if (geteuid())
+		skip();
+	assert_non_null(mkdtemp(home));
+	assert_int_equal(chown(home, STRANGER, STRANGER) | pipe(ready) | pipe(end), 0);
+	if (!fork()) {
+		close(end[1]);
+		_exit(serve_as_stranger(home, ready[1], end[0]));
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	snprintf(path, sizeof(path), "%s/db2.sock", home);
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	raw_send(fd, request, strlen(request));
+	assert_true(recv(fd, text, sizeof(text) - 1, 0) > 0);
+	assert_non_null(strstr(text, "hello"));
+	close(fd);
+	close(end[1]);
+	wait(&status);
+	assert_int_equal(status, 0);
+	close(ready[0]);
+	close(end[0]);
+	assert_int_equal(rmdir(home), 0);
 }
 
 static void garbage_is_refused(void **state)
@@ -430,6 +532,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(requests_are_answered),
 		TEST(socket_is_private),
+		TEST(other_users_are_refused),
+		TEST(root_is_served_everywhere),
 		TEST(garbage_is_refused),
 		TEST(over_long_lines_are_refused),
 		TEST(longest_line_is_taken),
