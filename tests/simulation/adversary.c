@@ -139,9 +139,8 @@ static void at_point(const char *point, struct process *process)
 	for (unsigned i = 0; i < n_misfortunes; i++) {
 		struct misfortune *misfortune = &misfortunes[i];
 
-		if ((misfortune->trigger == AT_POINT ||
-		     (misfortune->trigger == AT_NAMED_POINT &&
-		      !strcmp(misfortune->point, point))) &&
+		if ((misfortune->trigger == AT_POINT || (misfortune->trigger == AT_NAMED_POINT &&
+							 !strcmp(misfortune->point, point))) &&
 		    is_due(misfortune))
 			strike(misfortune);
 	}
@@ -151,8 +150,8 @@ static void overhear(const struct frame *frame)
 {
 	struct overheard *overheard = &heard[n_heard];
 
-	if (n_heard == MAX_OVERHEARD || frame->type == MESSAGE_PING || frame->type == MESSAGE_PONG ||
-	    socket_host(frame->from) == &hosts[1])
+	if (n_heard == MAX_OVERHEARD || frame->type == MESSAGE_PING ||
+	    frame->type == MESSAGE_PONG || socket_host(frame->from) == &hosts[1])
 		return;
 	overheard->connection = frame->connection;
 	overheard->type = frame->type;
@@ -238,19 +237,19 @@ static int at_call(const char *name, int plausible_errno)
 
 static void draw_misfortune(struct misfortune *misfortune)
 {
-	static const char *const points[] = { "send",	  "receive", "write", "fsync", "lane",
-					      "register", "connect", "resume" };
+	static const char *const points[] = { "send", "receive",  "write",   "fsync",
+					      "lane", "register", "connect", "resume" };
 	static const enum message_type types[] = {
-		MESSAGE_OFFER,	  MESSAGE_ACCEPT,    MESSAGE_SLICE_KEY, MESSAGE_ABORT,
-		MESSAGE_PING,	  MESSAGE_PONG,	     MESSAGE_FINAL,	MESSAGE_FINAL,
-		MESSAGE_PREPARED, MESSAGE_PREPARED,  MESSAGE_COMMIT,	MESSAGE_COMMIT,
-		MESSAGE_COMMIT,	  MESSAGE_COMMIT,    MESSAGE_STARTED,	MESSAGE_STARTED,
+		MESSAGE_OFFER,	  MESSAGE_ACCEPT,    MESSAGE_SLICE_KEY,	  MESSAGE_ABORT,
+		MESSAGE_PING,	  MESSAGE_PONG,	     MESSAGE_FINAL,	  MESSAGE_FINAL,
+		MESSAGE_PREPARED, MESSAGE_PREPARED,  MESSAGE_COMMIT,	  MESSAGE_COMMIT,
+		MESSAGE_COMMIT,	  MESSAGE_COMMIT,    MESSAGE_STARTED,	  MESSAGE_STARTED,
 		MESSAGE_REGISTER, MESSAGE_LANE_LOST, MESSAGE_LANE_FENCED, MESSAGE_ASK,
 		MESSAGE_ANSWER,
 	};
 	static const enum message_type late_types[] = {
-		MESSAGE_FINAL, MESSAGE_PREPARED, MESSAGE_COMMIT,
-		MESSAGE_STARTED, MESSAGE_ASK, MESSAGE_ANSWER,
+		MESSAGE_FINAL,	 MESSAGE_PREPARED, MESSAGE_COMMIT,
+		MESSAGE_STARTED, MESSAGE_ASK,	   MESSAGE_ANSWER,
 	};
 
 	misfortune->trigger = (enum trigger)random_below(4);
@@ -263,8 +262,8 @@ static void draw_misfortune(struct misfortune *misfortune)
 	misfortune->delay_ns = one_in(2) ? 0 : random_scale(1000, 2000000000);
 	if (one_in(3)) { /* where it matters most */
 		misfortune->trigger = AT_FRAME;
-		misfortune->type = late_types[random_below(sizeof(late_types) /
-							   sizeof(late_types[0]))];
+		misfortune->type =
+			late_types[random_below(sizeof(late_types) / sizeof(late_types[0]))];
 	}
 	do {
 		misfortune->action = (enum action)random_below(ACTION_COUNT);

@@ -22,7 +22,7 @@
 struct on_lane {
 	struct endpoint *source;
 	unsigned lane;
-	bool is_token, completed;
+	bool is_token, completed, lost;
 	uint64_t token;
 	struct transport_write write;
 	struct on_lane *next; /* all of them */
@@ -32,7 +32,7 @@ struct on_lane {
 struct data_lane {
 	unsigned n_queued;
 	uint64_t queued_bytes, last_ns, last_landing_ns;
-	bool broken; /* the queue pair is in the error state */
+	bool broken;	/* the queue pair is in the error state */
 	bool has_token; /* at the destination; at the source: nothing may follow */
 	uint64_t token;
 };
@@ -91,8 +91,8 @@ static void *zeroed(size_t n, size_t size)
 
 static struct endpoint *endpoint_new(const struct transport_params *params, bool at_source)
 {
-	struct endpoint *endpoint = zeroed(
-		1, sizeof(*endpoint) + params->n_lanes * sizeof(endpoint->lanes[0]));
+	struct endpoint *endpoint =
+		zeroed(1, sizeof(*endpoint) + params->n_lanes * sizeof(endpoint->lanes[0]));
 
 	endpoint->process = world.current->process;
 	endpoint->at_source = at_source;
@@ -109,9 +109,8 @@ static struct endpoint *endpoint_new(const struct transport_params *params, bool
 
 static bool is_cancelled(const struct endpoint *endpoint)
 {
-	return endpoint->aborted ||
-	       (endpoint->params.interrupt_fd >= 0 &&
-		!wait_for_fd(endpoint->params.interrupt_fd, POLLIN, 0, -1));
+	return endpoint->aborted || (endpoint->params.interrupt_fd >= 0 &&
+				     !wait_for_fd(endpoint->params.interrupt_fd, POLLIN, 0, -1));
 }
 
 /* Until a task of the process changes something, or for a moment. */
@@ -206,8 +205,8 @@ static int path_register(struct endpoint *endpoint, unsigned slice, unsigned rai
 static bool is_being_written(const struct endpoint *source, unsigned slice)
 {
 	for (const struct on_lane *write = writes; write; write = write->next) {
-		if (write->source == source && !write->completed && !write->is_token && write->write.slice == slice &&
-		    !source->lanes[write->lane].broken)
+		if (write->source == source && !write->completed && !write->is_token &&
+		    write->write.slice == slice && !source->lanes[write->lane].broken)
 			return true;
 	}
 	return false;
@@ -246,8 +245,9 @@ static void check_slice(const struct endpoint *source, unsigned lane, unsigned s
 
 	if (!(source->registered[slice] >> rail & 1))
 		violated("slice %u is posted to, and is not registered here", slice);
-	if (destination && (!(destination->registered[slice] >> rail & 1) ||
-			    source->keys[slice].rkeys[rail] != destination->keys[slice].rkeys[rail]))
+	if (destination &&
+	    (!(destination->registered[slice] >> rail & 1) ||
+	     source->keys[slice].rkeys[rail] != destination->keys[slice].rkeys[rail]))
 		violated("slice %u is posted to, and is not registered there", slice);
 }
 
@@ -262,6 +262,8 @@ static void deliver(struct endpoint *source, struct on_lane *write)
 		task_wake(destination);
 		return;
 	}
+	if (!destination->registered[to->slice])
+		return; /* refused by the adapter */
 	memcpy((char *)destination->slices[to->slice].hva + to->offset_bytes, write->data,
 	       to->length_bytes);
 }
@@ -275,7 +277,7 @@ static void land(void *context)
 	while (*link != write)
 		link = &(*link)->next;
 	*link = write->next;
-	if (is_reachable(write->source, write->lane))
+	if (!write->lost && is_reachable(write->source, write->lane))
 		deliver(write->source, write);
 	__real_free(write);
 }
@@ -290,30 +292,43 @@ static void read_memory(struct on_lane *write)
 	memcpy(write->data, (char *)slice->hva + to->offset_bytes, to->length_bytes);
 }
 
+/* It is on its way to memory, or never was. */
+static bool has_left(struct on_lane *write)
+{
+	struct endpoint *source = write->source;
+	const struct data_lane *lane = &source->lanes[write->lane];
+
+	if (!is_reachable(source, write->lane))
+		return false;
+	if (!source->open || lane->broken) /* a write that has failed may have arrived */
+		return one_in(2);
+	if (!write->is_token) {
+		check_slice(source, write->lane, write->write.slice);
+		if (one_in(2))
+			read_memory(write);
+	}
+	return true;
+}
+
 /* On the scheduler: a write completes, or the device has given up on it. */
 static void complete(void *context)
 {
 	struct on_lane *write = context;
 	struct endpoint *source = write->source;
 	struct data_lane *lane = &source->lanes[write->lane];
-	uint64_t land_ns = world.now_ns + random_below(one_in(20) ? 5 * NS_PER_MS : 5 * NS_PER_US);
+	uint64_t most_ns = one_in(20) ? 5 * NS_PER_MS : 5 * NS_PER_US;
+	uint64_t land_ns = world.now_ns + random_below(lane->broken ? 20 * most_ns : most_ns);
 
-	if (source->open && !lane->broken && is_reachable(source, write->lane)) {
-		if (!write->is_token) {
-			check_slice(source, write->lane, write->write.slice);
-			if (one_in(2))
-				read_memory(write);
-		}
-	} else {
-		lane->broken = true;
-	}
 	write->completed = true;
 	lane->n_queued--;
 	lane->queued_bytes -= write->is_token ? 0 : write->write.length_bytes;
+	if (!has_left(write)) {
+		lane->broken = true;
+		write->lost = true;
+	}
 	if (land_ns <= lane->last_landing_ns)
 		land_ns = lane->last_landing_ns + 1;
-	if (!lane->broken)
-		lane->last_landing_ns = land_ns;
+	lane->last_landing_ns = land_ns;
 	at(land_ns, land, write);
 	task_wake(source);
 }
@@ -323,7 +338,8 @@ static void put_on_lane(struct endpoint *endpoint, unsigned index, const struct 
 {
 	struct data_lane *lane = &endpoint->lanes[index];
 	struct on_lane *write = zeroed(1, sizeof(*write) + (to ? to->length_bytes : 0));
-	uint64_t complete_ns = world.now_ns + random_below(one_in(20) ? 5 * NS_PER_MS : 50 * NS_PER_US);
+	uint64_t complete_ns =
+		world.now_ns + random_below(one_in(20) ? 5 * NS_PER_MS : 50 * NS_PER_US);
 
 	if (lane->has_token)
 		violated("lane %u is posted to behind its token", index);
@@ -365,8 +381,9 @@ static int await_room(struct endpoint *endpoint, unsigned index, unsigned most,
 	return 0;
 }
 
-static int path_post(struct endpoint *endpoint, unsigned index, const struct transport_write *posted,
-		     unsigned n_writes, struct ramlift_error *error)
+static int path_post(struct endpoint *endpoint, unsigned index,
+		     const struct transport_write *posted, unsigned n_writes,
+		     struct ramlift_error *error)
 {
 	task_point();
 	pass_point("lane");
@@ -404,8 +421,8 @@ static int path_token(struct endpoint *endpoint, unsigned index, uint64_t token,
 	return path_drain(endpoint, index, error);
 }
 
-static int path_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t deadline_ns,
-			     struct ramlift_error *error)
+static int path_await_tokens(struct endpoint *endpoint, const uint64_t *tokens,
+			     uint64_t deadline_ns, struct ramlift_error *error)
 {
 	uint64_t until_ns = world_deadline(deadline_ns);
 
@@ -413,12 +430,14 @@ static int path_await_tokens(struct endpoint *endpoint, uint64_t token, uint64_t
 		const struct data_lane *lane = &endpoint->lanes[i];
 
 		pass_point("lane");
-		if (lane->has_token && lane->token != token)
+		if (tokens[i] && lane->has_token && lane->token != tokens[i])
 			return error_set(error, -EPROTO, "wrong token");
-		if (lane->has_token) {
+		if (lane->has_token || !tokens[i]) {
 			i++;
 			continue;
 		}
+		if (lane->broken)
+			return error_set(error, -EIO, "lane %u broke", i);
 		if (is_cancelled(endpoint))
 			return error_set(error, -ECANCELED, "stopped");
 		if (world.now_ns >= until_ns)
@@ -435,6 +454,22 @@ static int path_fence(struct endpoint *endpoint, struct ramlift_error *error)
 	endpoint->fenced = true;
 	for (unsigned i = 0; i < endpoint->params.n_lanes; i++)
 		endpoint->lanes[i].broken = true;
+	return 0;
+}
+
+/* The source's end: what is on its way may arrive all the same. */
+static void path_drop_lane(struct endpoint *endpoint, unsigned index)
+{
+	if (!endpoint->lanes[index].broken)
+		violated("lane %u is dropped, and did not fail", index);
+	task_point();
+}
+
+static int path_fence_lane(struct endpoint *endpoint, unsigned index, struct ramlift_error *error)
+{
+	(void)error;
+	task_sleep(random_below(NS_PER_MS));
+	endpoint->lanes[index].broken = true;
 	return 0;
 }
 
@@ -528,6 +563,8 @@ const struct ramlift_transport *data_path(void)
 		.token = path_token,
 		.await_tokens = path_await_tokens,
 		.fence = path_fence,
+		.drop_lane = path_drop_lane,
+		.fence_lane = path_fence_lane,
 		.abort = path_abort,
 		.close = path_close,
 	};

@@ -410,7 +410,8 @@ static void lose_unsynced(struct inode *inode)
 {
 	size_t size = inode->size, kept;
 
-	if (size <= inode->durable_size || memcmp(inode->data, inode->durable, inode->durable_size)) {
+	if (size <= inode->durable_size ||
+	    memcmp(inode->data, inode->durable, inode->durable_size)) {
 		if (one_in(2))
 			set_bytes(&inode->data, &inode->size, inode->durable, inode->durable_size);
 	} else {

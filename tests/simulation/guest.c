@@ -214,8 +214,8 @@ static void write_page(struct copy *copy)
 {
 	uint64_t page = random_below(copy->hot_pages);
 	uint64_t region = page * RAMLIFT_PAGE_BYTES >= copy->regions[0].size_bytes;
-	uint64_t offset = page * RAMLIFT_PAGE_BYTES -
-			  (region ? copy->regions[0].size_bytes : 0) + random_below(64) * 8;
+	uint64_t offset = page * RAMLIFT_PAGE_BYTES - (region ? copy->regions[0].size_bytes : 0) +
+			  random_below(64) * 8;
 	bool by_device = copy->source && one_in(8);
 
 	if (!by_device && copy->tracking && copy->protected_[page]) {

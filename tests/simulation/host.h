@@ -104,7 +104,7 @@ const struct host *socket_peer_host(const struct socket *socket);
 /* What becomes of a frame that a process sends; filled in with "it arrives". */
 struct frame_fate {
 	unsigned copies;
-	uint64_t delay_ns; /* others may overtake it */
+	uint64_t delay_ns;	    /* others may overtake it */
 	const uint8_t *followed_by; /* another frame that nobody there has sent */
 	uint32_t followed_by_bytes;
 };

@@ -15,8 +15,7 @@ void process_exit(void)
 	if (n)
 		violated("%s leaks %u allocations, %zu bytes", process->name, n, bytes);
 	if (descriptors_open(process))
-		violated("%s leaves %u descriptors open", process->name,
-			 descriptors_open(process));
+		violated("%s leaves %u descriptors open", process->name, descriptors_open(process));
 	if (data_path_endpoints(process))
 		violated("%s leaves lanes open", process->name);
 	for (struct task *task = world.tasks; task; task = task->next) {

@@ -3,8 +3,8 @@
 #ifndef TESTS_SIMULATION_REAL_H
 #define TESTS_SIMULATION_REAL_H
 
-#include <pthread.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/types.h>

@@ -30,7 +30,7 @@ struct task {
 	const void *awaited; /* what task_wake() names */
 	uint64_t deadline_ns;
 	bool timed_out;
-	bool detached; /* nobody joins it */
+	bool detached;	   /* nobody joins it */
 	unsigned laziness; /* passed over so often for each time that it is its turn */
 	void *(*function)(void *argument);
 	void *argument;

@@ -135,15 +135,15 @@ static int many(uint64_t first, uint64_t count, unsigned jobs)
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	failed = in_processes(first, count, jobs, &totals);
 	clock_gettime(CLOCK_MONOTONIC, &end);
-	printf("%lu seeds in %.1f s: %lu attempts moved the guest, %lu failed, %lu were left in doubt; "
+	printf("%lu seeds in %.1f s: %lu attempts moved the guest, %lu failed, %lu were left in "
+	       "doubt; "
 	       "%lu doubts were settled by the source, %lu times its journal had to say; %lu runs "
 	       "lost the guest with its process; %llu steps, %llu s of simulated time; %lu "
 	       "violations\n",
 	       totals.n,
 	       (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9,
 	       totals.outcomes[0], totals.outcomes[1], totals.outcomes[2], totals.settled,
-	       totals.recovered, totals.lost, totals.steps,
-	       totals.virtual_s, totals.failures);
+	       totals.recovered, totals.lost, totals.steps, totals.virtual_s, totals.failures);
 	return failed || totals.n != count || totals.failures;
 }
 

@@ -100,7 +100,8 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
 	if (!world.current)
 		return __real_aligned_alloc(alignment, size);
-	return no_memory("aligned_alloc") ? NULL : keep(__real_aligned_alloc(alignment, size), size);
+	return no_memory("aligned_alloc") ? NULL
+					  : keep(__real_aligned_alloc(alignment, size), size);
 }
 
 void *__wrap_realloc(void *memory, size_t size)
