@@ -54,8 +54,9 @@ void doubt_hint(char *text, size_t room, const struct ramlift_doubt *doubt, bool
 			 to, guest, guest, guest);
 	else
 		snprintf(text, room,
-			 "%s was told to run guest %s and has not answered, and its process here "
-			 "has died, and the memory of the guest with it:\n"
+			 "%s was told to run guest %s and has not answered. Its process here has "
+			 "died, and the guest's memory with it; only a QEMU may still hold it, "
+			 "paused.\n"
 			 "  ramlift resolve %s --ask            ask there again, with --tls-dir or "
 			 "--psk-file as for the migration\n"
 			 "  ramlift resolve %s --destination    it runs there, or did: nothing of "
