@@ -45,10 +45,10 @@ void doubt_hint(char text[DOUBT_HINT_BYTES], const struct ramlift_doubt *doubt, 
 		snprintf(text, DOUBT_HINT_BYTES,
 			 "%s was told to run guest %s and has not answered. Its process here keeps "
 			 "it paused, and goes on asking. If you know better:\n"
-			 "  ramlift resolve %s --destination    it runs there, or did: it is given up "
-			 "here, and its memory with it\n"
-			 "  ramlift resolve %s --source --yes   it does not run there and never will: "
-			 "it runs on here. If that is wrong it runs twice, and destroys its data",
+			 "  ramlift resolve %s --destination    it runs there, or did: "
+			 "it is given up here, and its memory with it\n"
+			 "  ramlift resolve %s --source --yes   it does not run there and never "
+			 "will: it runs on here. If that is wrong it runs twice, and destroys its data",
 			 to, guest, guest, guest);
 	else
 		snprintf(text, DOUBT_HINT_BYTES,
@@ -57,10 +57,10 @@ void doubt_hint(char text[DOUBT_HINT_BYTES], const struct ramlift_doubt *doubt, 
 			 "paused.\n"
 			 "  ramlift resolve %s --ask            ask there again, with --tls-dir or "
 			 "--psk-file as for the migration\n"
-			 "  ramlift resolve %s --destination    it runs there, or did: nothing of it "
-			 "is here any more\n"
-			 "  ramlift resolve %s --source --yes   it does not run there and never will: "
-			 "it is lost, and may be started anew here (in QEMU: 'cont')",
+			 "  ramlift resolve %s --destination    it runs there, or did: "
+			 "nothing of it is here any more\n"
+			 "  ramlift resolve %s --source --yes   it does not run there and never "
+			 "will: it is lost, and may be started anew here (in QEMU: 'cont')",
 			 to, guest, guest, guest, guest);
 }
 
