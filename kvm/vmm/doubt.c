@@ -48,7 +48,8 @@ void doubt_hint(char text[DOUBT_HINT_BYTES], const struct ramlift_doubt *doubt, 
 			 "  ramlift resolve %s --destination    it runs there, or did: "
 			 "it is given up here, and its memory with it\n"
 			 "  ramlift resolve %s --source --yes   it does not run there and never "
-			 "will: it runs on here. If that is wrong it runs twice, and destroys its data",
+			 "will: it runs on here. If that is wrong it runs twice, and destroys its "
+			 "data",
 			 to, guest, guest, guest);
 	else
 		snprintf(text, DOUBT_HINT_BYTES,
