@@ -218,8 +218,10 @@ static int start_guest(struct ramlift_destination *destination, struct ramlift_e
 	int ret;
 
 	session_enter(&destination->session, RAMLIFT_PHASE_COMMITTED);
+	FAULT_POINT("destination-before-started");
 	/* Rule 7: who asks later must hear of this guest before it does anything. */
 	ret = destination_will_start(destination, error);
+	FAULT_POINT("destination-after-started");
 	if (!ret)
 		ret = config->guest_ops->resume(config->guest, error);
 	if (ret)
