@@ -409,7 +409,7 @@ static int dirty_harvest(void *context, struct ramlift_error *error)
 	copy->n_noted = 0;
 	for (uint64_t i = 0; i < n; i++)
 		copy->protected_[pages[i]] = true;
-	task_point();
+	task_sleep(random_below(one_in(8) ? 2000000 : 50000));
 	for (uint64_t i = 0; i < n; i++) {
 		bool second = pages[i] >= first_pages;
 
