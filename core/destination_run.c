@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/destination.h"
@@ -290,6 +291,8 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 	registrar_free(destination->registrar);
 	if (destination->endpoint)
 		destination->transport->close(destination->endpoint);
+	if (destination->interrupt_fd >= 0)
+		close(destination->interrupt_fd);
 	if (destination->has_ram)
 		ram_fini(&destination->ram);
 	free(destination->slices);
@@ -297,6 +300,7 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 		destination->config.guest_ops->discard(destination->config.guest);
 	free(destination->offer_message);
 	destination->endpoint = NULL;
+	destination->interrupt_fd = -1;
 	destination->registrar = NULL;
 	destination->slices = NULL;
 	destination->lost_lanes = 0;

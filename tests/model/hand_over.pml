@@ -4,11 +4,11 @@
  * between them, and what can go wrong. tests/model/run checks it; docs/protocol.md, "The model", says what that shows.
  *
  *   here                      there
- *   source                    core/source_run.c, source_switch.c; "doubt:" is core/doubt.c, which is also what
- *                             `ramlift resolve` does after the source's process has died
- *   destination               core/admission.c, destination_run.c
- *   answerer                  core/admission.c: the thread that answers ASK, or a later `ramlift receive` with the same
- *                             state directory: all that it shares with the destination is on disk
+ *   source                    core/source_run.c, source_switch.c; from "doubt:" on source_settle.c, and doubt.c, which is
+ *                             what `ramlift resolve` does after the source's process has died
+ *   destination               core/destination_run.c, destination_journal.c
+ *   answerer                  destination_answer() in core/destination_journal.c: a thread of the destination, or a later
+ *                             `ramlift receive` with the same state directory; what it shares with the session is on disk
  *   source_phase              the phases of core/phase.c; PREPARE is part of STREAM
  *   source_journal,           <state_dir>/<guest>.journal of each side, the last event of each session. A line is there
  *   destination_journal       or it is not, and has been synced before the next step: core/journal.c takes care of that
@@ -29,14 +29,22 @@
 #endif
 
 /*
- * What goes wrong: FAULTS times in all, or as often as spin likes. What has died may stay dead; with COMES_BACK it does
- * not, there is neither operator nor fence command nor stranger, and one can ask whether every doubt ends.
+ * What a run allows, -D each:
+ *   SESSIONS=n       attempts to move the guest
+ *   FAULTS=n         so much goes wrong in all; without it, as often as spin likes
+ *   STRANGER_CALLS   the stranger sends again what he has seen
+ *   STRANGER_ASKS    and asks about any session
+ *   FAIR             for claims that something ends: nothing needs to go wrong
+ *   COMES_BACK       what has died is started again; there is neither operator nor fence command
+ *   MUTATE_...       an error, which spin has to find
  */
 #ifdef FAULTS
 byte faults = FAULTS;
-#define FAULT faults > 0 -> faults--
+#define CAN_FAIL (faults > 0)
+#define FAULT	 CAN_FAIL -> faults--
 #else
-#define FAULT true -> skip
+#define CAN_FAIL true
+#define FAULT	 true -> skip
 #endif
 #ifdef COMES_BACK
 #define STAY_DEAD false
@@ -290,7 +298,12 @@ committed:
 			:: FAULT /* it is for the record only */
 			fi;
 			hang_up(); let_go(); goto over }
-		:: atomic { to_source?ABORT -> hang_up(); said_never[s] = true; said = SAYS_NEVER; goto told }
+		:: atomic { to_source?ABORT -> said_never[s] = true;
+			if
+			:: source_journal[s] = REFUSED
+			:: FAULT /* so is this */
+			fi;
+			hang_up(); resume(FAILED); goto again }
 #ifdef MUTATE_RESUMED_ON_A_TIMER
 		:: atomic { FAULT; hang_up(); resume(FAILED); goto again }
 #endif
@@ -309,13 +322,12 @@ doubt:
 #ifndef COMES_BACK
 		/* An operator, who has looked. */
 		:: atomic { !destination_up && never_ran(s) -> said = SAYS_NEVER }
-		:: atomic { destination_journal[s] == STARTED_WRITTEN -> said = SAYS_STARTED }
+		:: atomic { has_run[s] -> said = SAYS_STARTED }
 		/* A fence command, which turns the power off. */
 		:: atomic { never_ran(s) -> kill_destination(); kill_answerer(); said = SAYS_NEVER }
 #endif
 		fi;
 
-told:
 		/* What is learnt is in the journal before it is acted on. */
 		if
 		:: atomic { said == SAYS_STARTED -> source_journal[s] = RESOLVED_DESTINATION }
@@ -385,7 +397,7 @@ listen:
 		:: to_destination?COMMIT, _ -> goto close
 		:: to_destination?ABORT, _ -> goto close
 		:: caller != NOBODY && !linked && empty(to_destination) -> goto close
-		:: atomic { caller != NOBODY -> FAULT; goto close }
+		:: atomic { caller != NOBODY && CAN_FAIL -> FAULT; goto close }
 		fi;
 		atomic { destination_phase = STREAM; lanes_open = s; tell_source(ACCEPT) };
 
@@ -414,16 +426,18 @@ listen:
 		:: atomic { to_destination?[COMMIT, _] && !to_destination?[COMMIT, eval(s)] -> goto discard }
 		:: atomic { to_destination?COMMIT, eval(s) ->
 #endif
+			destination_phase = COMMITTED;
 			if
 #ifdef MUTATE_STARTED_WRITTEN_AFTER_RUN
-			:: destination_guests++; has_run[s] = true; destination_phase = COMMITTED
+			:: destination_guests++; has_run[s] = true
 #else
-			:: destination_journal[s] = STARTED_WRITTEN; destination_phase = COMMITTED
+			:: destination_journal[s] = STARTED_WRITTEN
 #endif
 #ifdef MUTATE_RUN_WITHOUT_JOURNAL
-			:: FAULT; destination_phase = COMMITTED
+			:: FAULT
 #else
 			:: FAULT; goto discard
+			:: FAULT; destination_journal[s] = STARTED_WRITTEN; goto discard /* there, but the sync failed */
 #endif
 			fi }
 		:: to_destination?OFFER, _ -> goto discard
@@ -434,20 +448,34 @@ listen:
 		:: atomic { FAULT; goto discard }
 #endif
 		fi;
+		if
 #ifdef MUTATE_STARTED_WRITTEN_AFTER_RUN
-		destination_journal[s] = STARTED_WRITTEN;
+		:: destination_journal[s] = STARTED_WRITTEN
 #else
-		atomic { destination_guests++; has_run[s] = true };
+		:: atomic { destination_guests++; has_run[s] = true }
+		:: atomic { FAULT; goto discard } /* it cannot be resumed */
 #endif
+		fi;
 		atomic { tell_source(STARTED); goto close };
 
 discard:
 		if
 		:: destination_journal[s] = DISCARDED
-		:: FAULT /* RECEIVE and a free lock say the same */
+#ifdef MUTATE_ABORT_WITHOUT_DISCARDED
+		:: FAULT
+#else
+		:: atomic { destination_journal[s] == RECEIVE && CAN_FAIL -> FAULT } /* that, and a free lock, says the same */
+		:: atomic { destination_journal[s] == STARTED_WRITTEN && CAN_FAIL -> FAULT; goto owing }
+#endif
 		fi;
 refuse:
 		tell_source(ABORT);
+		goto close;
+
+owing:
+		/* The lock is kept, and nothing said, for as long as the journal says STARTED. */
+		atomic { linked = false; destination_journal[s] = DISCARDED };
+
 close:
 		atomic {
 			FLUSH(to_destination);
@@ -480,21 +508,19 @@ start:
 	{
 		skip;
 listen:
-		atomic { asked?s; said = SAYS_PENDING };
+		asked?s;
 		if
-		:: atomic { destination_journal[s] == STARTED_WRITTEN -> said = SAYS_STARTED }
-		:: atomic { destination_journal[s] == DISCARDED -> said = SAYS_NEVER }
 		:: atomic { destination_journal[s] == NOTHING -> said = SAYS_UNKNOWN }
 #ifdef MUTATE_NEVER_WITHOUT_LOCK
 		:: atomic { destination_journal[s] == RECEIVE -> said = SAYS_NEVER }
 #else
-		:: destination_journal[s] == RECEIVE && lock != NOBODY
-		:: atomic { destination_journal[s] == RECEIVE && lock == NOBODY -> lock = ANSWERER };
+		:: atomic { destination_journal[s] != NOTHING && lock != NOBODY -> said = SAYS_PENDING }
+		:: atomic { destination_journal[s] != NOTHING && lock == NOBODY -> lock = ANSWERER };
 			if
 			:: atomic { destination_journal[s] == STARTED_WRITTEN -> said = SAYS_STARTED }
 			:: atomic { destination_journal[s] == DISCARDED -> said = SAYS_NEVER }
 			:: atomic { destination_journal[s] == RECEIVE -> destination_journal[s] = DISCARDED; said = SAYS_NEVER }
-			:: FAULT /* cannot be written: pending */
+			:: atomic { FAULT; said = SAYS_PENDING } /* it cannot be written */
 			fi
 #endif
 #ifndef COMES_BACK
@@ -532,7 +558,7 @@ listen:
 active proctype fate()
 {
 	do
-	:: atomic { linked -> FAULT;
+	:: atomic { linked && CAN_FAIL -> FAULT;
 		linked = false;
 		if
 		:: FLUSH(to_destination)
@@ -542,7 +568,7 @@ active proctype fate()
 		:: caller == SOURCE -> FLUSH_TO_SOURCE
 		:: true
 		fi }
-	:: atomic { source_up -> FAULT;
+	:: atomic { source_up && CAN_FAIL -> FAULT;
 		source_up = false;
 		ask_linked = false;
 		if
@@ -554,9 +580,9 @@ active proctype fate()
 		:: true
 		fi;
 		hang_up() }
-	:: atomic { destination_up -> FAULT; kill_destination() }
-	:: atomic { answerer_up -> FAULT; kill_answerer() }
-#ifdef COMES_BACK
+	:: atomic { destination_up && CAN_FAIL -> FAULT; kill_destination() }
+	:: atomic { answerer_up && CAN_FAIL -> FAULT; kill_answerer() }
+#ifdef FAIR
 	:: break /* whether more goes wrong is not for fairness to decide */
 #endif
 	od
@@ -569,8 +595,9 @@ active proctype stranger()
 	byte s;
 
 	do
-	:: atomic { listening -> caller = STRANGER; linked = true }
-	:: atomic { caller == STRANGER && linked && empty(to_destination) ->
+	:: atomic { (listening && last_session > 0) || (caller == STRANGER && linked && empty(to_destination)) ->
+		caller = STRANGER;
+		linked = true;
 		s = 1;
 		do
 		:: s < SESSIONS -> s++
