@@ -34,6 +34,7 @@ struct ramlift_destination {
 	bool has_ram;
 	const struct ramlift_transport *transport;
 	struct endpoint *endpoint;
+	int interrupt_fd; /* the endpoint's: an epoll instance */
 	struct registrar *registrar;
 	_Atomic uint8_t *slices; /* by slice, one of the above */
 	uint64_t lost_lanes;	 /* as bits */

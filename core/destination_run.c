@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/destination.h"
@@ -218,8 +219,10 @@ static int start_guest(struct ramlift_destination *destination, struct ramlift_e
 	int ret;
 
 	session_enter(&destination->session, RAMLIFT_PHASE_COMMITTED);
+	FAULT_POINT("destination-before-started");
 	/* Rule 7: who asks later must hear of this guest before it does anything. */
 	ret = destination_will_start(destination, error);
+	FAULT_POINT("destination-after-started");
 	if (!ret)
 		ret = config->guest_ops->resume(config->guest, error);
 	if (ret)
@@ -288,6 +291,8 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 	registrar_free(destination->registrar);
 	if (destination->endpoint)
 		destination->transport->close(destination->endpoint);
+	if (destination->interrupt_fd >= 0)
+		close(destination->interrupt_fd);
 	if (destination->has_ram)
 		ram_fini(&destination->ram);
 	free(destination->slices);
@@ -295,6 +300,7 @@ static void release(struct ramlift_destination *destination, bool keep_guest)
 		destination->config.guest_ops->discard(destination->config.guest);
 	free(destination->offer_message);
 	destination->endpoint = NULL;
+	destination->interrupt_fd = -1;
 	destination->registrar = NULL;
 	destination->slices = NULL;
 	destination->lost_lanes = 0;

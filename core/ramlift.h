@@ -207,7 +207,7 @@ struct ramlift_session_info {
 	char local[80], peer[80]; /* addresses of the control connection */
 	char peer_name[256]; /* whom the peer has proved to be: a certificate's name, "psk", or ""
 			      */
-	const char *protection; /* a static string: "tls-certificate", "tls-psk", "plaintext" */
+	const char *protection; /* a static string: "tls-certificate", "tls-psk", "plaintext"; "" */
 };
 
 struct ramlift_source_config {
@@ -279,7 +279,7 @@ struct ramlift_destination_config {
 	unsigned register_threads;
 	bool on_demand_paging;
 	const char *state_dir;	/* where the journal is kept; must exist */
-	unsigned max_strangers; /* connections at once that have not proved to be a source */
+	unsigned max_strangers; /* connections at once that have not said a word that makes sense */
 	struct ramlift_timeouts timeouts;
 	struct ramlift_security security;
 	void (*progress)(void *progress_context, const struct ramlift_stats *stats);
@@ -317,7 +317,8 @@ RAMLIFT_API int ramlift_source_new(const struct ramlift_source_config *config,
  * -ECONNREFUSED, -EHOSTUNREACH, -ECONNRESET, -EHOSTDOWN: the destination cannot be reached, or is
  * silent. -ETIMEDOUT: a step, or the session, took longer than allowed. -EPROTO: the peer broke the
  * protocol. -EBADMSG: the digests differ. -ENODEV: no RDMA device for that address. -EIO: a lane
- * broke. -ENOMEM, -E2BIG, -ENOSPC and what else a call-back, the system or the journal returned.
+ * broke. -EBUSY: the guest is in doubt over an earlier session, or has one that lives; nothing was
+ * done. -ENOMEM, -E2BIG, -ENOSPC and what else a call-back, the system or the journal returned.
  */
 RAMLIFT_API int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *error);
 
@@ -326,12 +327,13 @@ RAMLIFT_API int ramlift_source_run(struct ramlift_source *source, struct ramlift
  * and the fence; blocks until one of them, or ramlift_source_resolve(), has said it. 0: the guest
  * is the destination's; -EREMOTEIO: it never ran there, and runs here again. What is learnt is in
  * the journal before it is acted on. -ECANCELED after ramlift_source_leave(): it is as much in
- * doubt as before. -ENOSPC and the like: the journal cannot be written; call it again.
+ * doubt as before. -ENOSPC and the like: the journal cannot be written; call it again. -EALREADY:
+ * it is not in doubt.
  */
 RAMLIFT_API int ramlift_source_settle(struct ramlift_source *source, struct ramlift_error *error);
 
-/* An operator's word for ramlift_source_settle(), which acts on it; any thread. -EALREADY: it is
- * settled already. */
+/* An operator's word for ramlift_source_settle(), which acts on it; any thread. -EALREADY: somebody
+ * has said it before; -EAGAIN: the session is not in doubt. */
 RAMLIFT_API int ramlift_source_resolve(struct ramlift_source *source, enum ramlift_owner owner);
 
 /* Let ramlift_source_settle() return, now and whenever it is called again. Any thread, and signal
@@ -356,7 +358,8 @@ RAMLIFT_API int ramlift_doubt_ask(const struct ramlift_doubt *doubt,
 				  const struct ramlift_timeouts *timeouts,
 				  enum ramlift_owner *owner, struct ramlift_error *error);
 
-/* Write to the journal whose the guest is: it is no longer in doubt. */
+/* Write to the journal whose the guest is: it is no longer in doubt. -EBUSY: the source's process
+ * lives, and is to be told instead; -ENOENT: it is not in doubt over that session. */
 RAMLIFT_API int ramlift_doubt_resolve(const char *state_dir, const struct ramlift_doubt *doubt,
 				      enum ramlift_owner owner, struct ramlift_error *error);
 
@@ -379,7 +382,8 @@ RAMLIFT_API int ramlift_source_mark_dirty(struct ramlift_source *source, uint64_
 /* Free it; not while ramlift_source_run() is running. NULL is fine. */
 RAMLIFT_API void ramlift_source_free(struct ramlift_source *source);
 
-/* Bind and listen. -EINVAL, -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOMEM. */
+/* Bind, listen, and answer sources in doubt from now on, on threads of its own. -EINVAL,
+ * -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOMEM. */
 RAMLIFT_API int ramlift_destination_new(const struct ramlift_destination_config *config,
 					struct ramlift_destination **destination,
 					struct ramlift_error *error);
@@ -390,7 +394,8 @@ RAMLIFT_API uint16_t ramlift_destination_port(const struct ramlift_destination *
 /*
  * Wait for one session and receive its guest. Blocks until the guest runs here (0) or the session
  * has failed; then the guest has been discarded and the call may be made again. -ECANCELED after a
- * cancel.
+ * cancel. -EEXIST: a session that has been here before; -EBUSY: another process receives that guest
+ * with the same state directory. -EINPROGRESS: resume() could not tell; the guest was left alone.
  *
  * From ramlift_destination_new() to ramlift_destination_free(), whether this runs or not, sources
  * that are in doubt are answered from the journal: keep the destination for as long as the guest

@@ -193,7 +193,7 @@ static int join_lane(struct endpoint *endpoint, struct stream *stream, unsigned 
 		     struct ramlift_error *error)
 {
 	struct tcp_lane *lane = &endpoint->lanes[index];
-	const uint8_t welcome = 1;
+	const uint8_t welcome = LANE_WELCOME;
 	int ret;
 
 	ret = stream_send(stream, &welcome, sizeof(welcome), clock_now_ns() + HELLO_TIMEOUT_NS,

@@ -58,14 +58,14 @@ static int introduce(const struct endpoint *endpoint, struct stream *stream, uns
 		.n_lanes = htobe16((uint16_t)endpoint->params.n_lanes),
 	};
 	int interrupt_fd = endpoint->params.interrupt_fd;
-	uint8_t welcome;
+	uint8_t welcome = 0;
 	int ret;
 
 	memcpy(hello.session_id, endpoint->params.session_id, SESSION_ID_BYTES);
 	ret = stream_send(stream, &hello, sizeof(hello), deadline_ns, interrupt_fd);
 	if (!ret)
 		ret = stream_receive(stream, &welcome, sizeof(welcome), deadline_ns, interrupt_fd);
-	return ret;
+	return ret || welcome == LANE_WELCOME ? ret : -EPROTO;
 }
 
 static int connect_lane(struct endpoint *endpoint, const struct address *peer, unsigned index,

@@ -33,6 +33,7 @@
 
 #define HELLO_MAGIC	 0x524c4c31u /* "RLL1" */
 #define HELLO_TIMEOUT_NS (2 * NS_PER_S)
+#define LANE_WELCOME	 1 /* the destination's answer */
 
 /* A lane's socket blocks by itself, as long as it may; after that there is nothing to wait for. */
 #define LANE_DEADLINE_NS 0

@@ -9,6 +9,7 @@
 home=A away=B kind=run
 workload=hot=4M,rate=200
 n_cases=0
+patience=(--peer-timeout 2 --io-timeout 3) # emulated hosts stand still for a while now and then
 
 trap 'clean_faults $?' EXIT
 clean_faults()
@@ -38,7 +39,7 @@ new_guest()
 await()
 {
 	on "$away" ./inside kill
-	on "$away" env "RAMLIFT_FAULT=${1:-}" ./inside receive 7440 || fail "nobody waits"
+	on "$away" env "RAMLIFT_FAULT=${1:-}" ./inside receive 7440 "${patience[@]}" || fail "nobody waits"
 }
 
 # What the hosts' clocks are apart from this machine's: files in the share get their time from here.
@@ -74,7 +75,7 @@ end_watch()
 # Send the guest away; what `ramlift migrate` said of it is in $outcome, "none" where it cannot have heard anything.
 attempt()
 {
-	on "$home" ./witness attempt $kind guest --to "${address[$away]}:7440" --transport rdma --lanes 2 --verify "$@"
+	on "$home" ./witness attempt guest --to "host$away:7440" --transport rdma --lanes 2 --verify "${patience[@]}" "$@"
 	outcome=$(jq -r '.outcome // "none"' "$logs/host$home.result" 2>/dev/null)
 	outcome=${outcome:-none}
 }

@@ -33,7 +33,7 @@ on_testbed()
 {
 	local side=$1
 	shift
-	"$here/testbed" exec "$side" -t 200 -- env "RAMLIFT=$ramlift" "LOGS=$logs" "$@"
+	"$here/testbed" exec "$side" -t 200 -- env "RAMLIFT=$ramlift" "LOGS=$logs" "TLS=${tls:-}" "$@"
 }
 
 set_up_native()

@@ -9,6 +9,13 @@ shift
 
 declare -A address=([A]=10.0.0.1 [B]=10.0.0.2)
 
+# The hosts prove to each other who they are. A script that sets tls to nothing trusts the network instead.
+tls=$("$here/testbed" results)/tls
+[[ -s $tls/ca/ca.pem ]] || "$here/../support/certificates" "$tls/ca" || exit 1
+for host in A B; do
+	[[ -s $tls/host$host/cert.pem ]] || "$here/../support/certificates" "$tls/ca" "$tls/host$host" "host$host" || exit 1
+done
+
 # The ramlift command on a host.
 ramlift_on()
 {
@@ -37,7 +44,7 @@ move()
 {
 	local guest=$1 from=$2 to=$3
 	shift 3
-	result=$(on "$from" ./inside move "$guest" --to "${address[$to]}:7440" "$@")
+	result=$(on "$from" ./inside move "$guest" --to "host$to:7440" "$@")
 	[[ $(jq -r '.outcome' <<<"$result") == done ]] || fail "the migration failed: $result"
 }
 

@@ -16,6 +16,7 @@
 #include "core/address.h"
 #include "core/clock.h"
 #include "core/ramlift.h"
+#include "core/stream.h"
 #include "core/transport.h"
 #include "tests/support/cmocka_all.h"
 
@@ -61,6 +62,9 @@ struct pair {
 	struct ramlift_error accept_error;
 };
 
+static const uint8_t some_secret[STREAM_SECRET_BYTES] = "of both sides";
+static const uint8_t *secret; /* NULL: plain lanes */
+
 static const struct ramlift_transport *tcp(void)
 {
 	return ramlift_transport_tcp();
@@ -81,6 +85,7 @@ static void side_init(struct side *side, unsigned n_lanes)
 	}
 	side->interrupt_fd = eventfd(0, EFD_CLOEXEC);
 	side->params = (struct transport_params){
+		.lane_secret = secret,
 		.n_rails = 1,
 		.n_lanes = n_lanes,
 		.slices = side->slices,
@@ -338,7 +343,7 @@ static struct hello right_hello(const struct pair *pair, unsigned lane)
 	return hello;
 }
 
-static int connect_raw(struct pair *pair)
+static int connect_bare(struct pair *pair)
 {
 	int fd;
 
@@ -346,36 +351,51 @@ static int connect_raw(struct pair *pair)
 	return fd;
 }
 
-static int send_hello(struct pair *pair, const struct hello *hello)
+static struct stream *connect_raw(struct pair *pair)
 {
-	int fd = connect_raw(pair);
+	struct stream *stream;
+	int fd = connect_bare(pair);
 
-	assert_int_equal(send_all(fd, hello, sizeof(*hello), LONG_NS, -1), 0);
-	return fd;
+	assert_int_equal(stream_connect_lane(fd, secret, LONG_NS, -1, &stream, NULL), 0);
+	return stream;
+}
+
+static void send_raw(struct stream *stream, const void *bytes, size_t n)
+{
+	assert_int_equal(stream_send(stream, bytes, n, LONG_NS, -1), 0);
+}
+
+static struct stream *send_hello(struct pair *pair, const struct hello *hello)
+{
+	struct stream *stream = connect_raw(pair);
+
+	send_raw(stream, hello, sizeof(*hello));
+	return stream;
 }
 
 /* Turned away: closed, without a welcome. */
 static void assert_turned_away(struct pair *pair, const struct hello *hello)
 {
-	int fd = send_hello(pair, hello);
+	struct stream *stream = send_hello(pair, hello);
 	char byte;
 
-	assert_int_equal(receive_all(fd, &byte, 1, LONG_NS, -1), -ECONNRESET);
-	close(fd);
+	assert_int_equal(stream_receive(stream, &byte, 1, LONG_NS, -1), -ECONNRESET);
+	stream_free(stream);
 }
 
-static int join_raw(struct pair *pair, unsigned lane)
+static struct stream *join_raw(struct pair *pair, unsigned lane)
 {
 	struct hello hello = right_hello(pair, lane);
-	int fd = send_hello(pair, &hello);
+	struct stream *stream = send_hello(pair, &hello);
 	char byte;
 
-	assert_int_equal(receive_all(fd, &byte, 1, LONG_NS, -1), 0);
-	return fd;
+	assert_int_equal(stream_receive(stream, &byte, 1, LONG_NS, -1), 0);
+	return stream;
 }
 
 static void test_strangers_are_turned_away(void **unused)
 {
+	struct stream *stream;
 	struct hello hello;
 	struct pair pair;
 	int fd;
@@ -398,13 +418,13 @@ static void test_strangers_are_turned_away(void **unused)
 	hello = right_hello(&pair, 0);
 	hello.n_lanes = htobe16(3);
 	assert_turned_away(&pair, &hello);
-	fd = connect_raw(&pair); /* comes and goes */
+	fd = connect_bare(&pair); /* comes and goes */
 	close(fd);
-	fd = connect_raw(&pair); /* says half of it */
-	assert_int_equal(send_all(fd, &hello, sizeof(hello) / 2, LONG_NS, -1), 0);
-	close(fd);
-	fd = connect_raw(&pair); /* says nothing, and stays */
-	connect_source(&pair);	 /* and still the real ones get in */
+	stream = connect_raw(&pair); /* says half of it */
+	send_raw(stream, &hello, sizeof(hello) / 2);
+	stream_free(stream);
+	fd = connect_bare(&pair); /* says nothing, and stays */
+	connect_source(&pair);	  /* and still the real ones get in */
 	assert_int_equal(accept_end(&pair), 0);
 	close(fd);
 	fill(&pair.source, 3);
@@ -419,7 +439,7 @@ static void test_a_lane_joins_once(void **unused)
 {
 	struct pair pair;
 	struct hello hello;
-	int first, second;
+	struct stream *first, *second;
 
 	(void)unused;
 	pair_listen(&pair, 2);
@@ -429,8 +449,8 @@ static void test_a_lane_joins_once(void **unused)
 	assert_turned_away(&pair, &hello);
 	second = join_raw(&pair, 0);
 	assert_int_equal(accept_end(&pair), 0);
-	close(first);
-	close(second);
+	stream_free(first);
+	stream_free(second);
 	pair_fini(&pair);
 }
 
@@ -438,24 +458,24 @@ static void test_accept_ends(void **unused)
 {
 	uint64_t one = 1;
 	struct pair pair;
-	int fd;
+	struct stream *stream;
 
 	(void)unused;
 	pair_listen(&pair, 2); /* at its deadline */
 	pair.accept_deadline_ns = clock_now_ns() + 50 * NS_PER_MS;
 	accept_begin(&pair);
-	fd = join_raw(&pair, 0);
+	stream = join_raw(&pair, 0);
 	assert_int_equal(accept_end(&pair), -ETIMEDOUT);
 	assert_true(pair.accept_error.text[0]);
-	close(fd);
+	stream_free(stream);
 	pair_fini(&pair);
 
 	pair_listen(&pair, 2); /* interrupted */
 	accept_begin(&pair);
-	fd = join_raw(&pair, 1);
+	stream = join_raw(&pair, 1);
 	assert_int_equal(write(pair.destination.interrupt_fd, &one, sizeof(one)), sizeof(one));
 	assert_int_equal(accept_end(&pair), -ECANCELED);
-	close(fd);
+	stream_free(stream);
 	pair_fini(&pair);
 }
 
@@ -470,7 +490,7 @@ static void test_accept_ends_among_strangers(void **unused)
 	(void)unused;
 	pair_listen(&pair, 1);
 	for (unsigned i = 0; i < STRANGERS; i++)
-		fds[i] = connect_raw(&pair);
+		fds[i] = connect_bare(&pair);
 	pair.accept_deadline_ns = clock_now_ns() + 50 * NS_PER_MS;
 	accept_begin(&pair);
 	assert_int_equal(accept_end(&pair), -ETIMEDOUT);
@@ -585,11 +605,11 @@ static struct header one_write(uint32_t slice, uint32_t length, uint64_t offset)
 	return header;
 }
 
-static void send_header(int fd, uint32_t slice, uint32_t length, uint64_t offset)
+static void send_header(struct stream *stream, uint32_t slice, uint32_t length, uint64_t offset)
 {
 	struct header header = one_write(slice, length, offset);
 
-	assert_int_equal(send_all(fd, &header, sizeof(header), LONG_NS, -1), 0);
+	send_raw(stream, &header, sizeof(header));
 }
 
 static void attack(const struct hostile *hostile, bool after_a_write)
@@ -597,19 +617,19 @@ static void attack(const struct hostile *hostile, bool after_a_write)
 	struct ramlift_error error = { 0 };
 	char junk[2 * PAGE];
 	struct pair pair;
-	int fd;
+	struct stream *stream;
 
 	memset(junk, 0x66, sizeof(junk));
 	pair_listen(&pair, 1);
 	accept_begin(&pair);
-	fd = join_raw(&pair, 0);
+	stream = join_raw(&pair, 0);
 	assert_int_equal(accept_end(&pair), 0);
 	if (after_a_write) {
-		send_header(fd, 2, PAGE, 0);
-		assert_int_equal(send_all(fd, junk, PAGE, LONG_NS, -1), 0);
+		send_header(stream, 2, PAGE, 0);
+		send_raw(stream, junk, PAGE);
 	}
-	send_header(fd, hostile->slice, hostile->length_bytes, hostile->offset_bytes);
-	send_all(fd, junk, sizeof(junk), LONG_NS, -1);
+	send_header(stream, hostile->slice, hostile->length_bytes, hostile->offset_bytes);
+	stream_send(stream, junk, sizeof(junk), LONG_NS, -1);
 	if (await_tokens(&pair, TOKEN, &error) != -EPROTO)
 		fail_msg("%s: %d %s", hostile->what, error.code, error.text);
 	assert_non_null(strstr(error.text, "outside"));
@@ -618,7 +638,7 @@ static void attack(const struct hostile *hostile, bool after_a_write)
 		memset(pair.destination.slices[2].hva, 0, PAGE);
 	}
 	assert_memory_untouched(&pair);
-	close(fd);
+	stream_free(stream);
 	pair_fini(&pair);
 }
 
@@ -638,7 +658,7 @@ static void attack_with_batch(uint32_t n_writes, unsigned wrong)
 	struct header header = { .n_writes = htobe32(n_writes) };
 	char junk[2 * PAGE];
 	struct pair pair;
-	int fd;
+	struct stream *stream;
 
 	memset(junk, 0x66, sizeof(junk));
 	for (unsigned i = 0; i < 64; i++) {
@@ -647,14 +667,14 @@ static void attack_with_batch(uint32_t n_writes, unsigned wrong)
 	}
 	pair_listen(&pair, 1);
 	accept_begin(&pair);
-	fd = join_raw(&pair, 0);
+	stream = join_raw(&pair, 0);
 	assert_int_equal(accept_end(&pair), 0);
-	assert_int_equal(send_all(fd, &header, sizeof(header), LONG_NS, -1), 0);
-	send_all(fd, junk, sizeof(junk), LONG_NS, -1);
+	send_raw(stream, &header, sizeof(header));
+	stream_send(stream, junk, sizeof(junk), LONG_NS, -1);
 	assert_int_equal(await_tokens(&pair, TOKEN, &error), -EPROTO);
 	assert_non_null(strstr(error.text, "too long"));
 	assert_memory_untouched(&pair);
-	close(fd);
+	stream_free(stream);
 	pair_fini(&pair);
 }
 
@@ -668,30 +688,105 @@ static void test_no_batch_is_too_long(void **unused)
 	attack_with_batch(UINT32_MAX, UINT32_MAX);
 }
 
+/* What a batch does not need is 0, in a token too. */
+static void attack_with_header(const struct header *header)
+{
+	struct ramlift_error error = { 0 };
+	char junk[2 * PAGE];
+	struct stream *stream;
+	struct pair pair;
+
+	memset(junk, 0x66, sizeof(junk));
+	pair_listen(&pair, 1);
+	accept_begin(&pair);
+	stream = join_raw(&pair, 0);
+	assert_int_equal(accept_end(&pair), 0);
+	send_raw(stream, header, sizeof(*header));
+	stream_send(stream, junk, sizeof(junk), LONG_NS, -1);
+	assert_int_equal(await_tokens(&pair, TOKEN, &error), -EPROTO);
+	assert_non_null(strstr(error.text, "malformed"));
+	assert_memory_untouched(&pair);
+	stream_free(stream);
+	pair_fini(&pair);
+}
+
+static void test_what_is_not_used_is_zero(void **unused)
+{
+	const struct header token = { .token = htobe64(TOKEN) }, write = one_write(0, PAGE, 0);
+	struct header header;
+
+	(void)unused;
+	header = write;
+	header.reserved = htobe32(1);
+	attack_with_header(&header);
+	header = write;
+	header.token = htobe64(TOKEN);
+	attack_with_header(&header);
+	header = write;
+	header.writes[1].offset_bytes = htobe64(1);
+	attack_with_header(&header);
+	header = write;
+	header.writes[63].slice = htobe32(1);
+	attack_with_header(&header);
+	header = token;
+	header.reserved = htobe32(1);
+	attack_with_header(&header);
+	header = token;
+	header.writes[0].length_bytes = htobe32(1);
+	attack_with_header(&header);
+}
+
+/* Lanes of a session that is encrypted are nobody's else, and none of them is plain. */
+static void test_no_lane_without_the_secret(void **unused)
+{
+	static const uint8_t other[STREAM_SECRET_BYTES] = "of somebody else";
+	const uint8_t *const wrong[] = { NULL, other, some_secret };
+	struct ramlift_error error;
+	struct pair pair;
+
+	(void)unused;
+	for (unsigned i = 0; i < 3; i++) {
+		if (wrong[i] == secret)
+			continue;
+		pair_listen(&pair, 1);
+		accept_begin(&pair);
+		pair.source.params.lane_secret = wrong[i];
+		error.code = 0;
+		assert_true(tcp()->connect(&pair.source.params, &pair.address.socket,
+					   clock_now_ns() + NS_PER_S, &pair.source.endpoint,
+					   &error) < 0);
+		assert_non_null(strstr(error.text, "lane 0 was not admitted"));
+		pair.source.params.lane_secret = secret;
+		connect_source(&pair);
+		assert_int_equal(accept_end(&pair), 0);
+		pair_fini(&pair);
+	}
+}
+
 /* The borders themselves are allowed. */
 static void test_writes_up_to_the_border(void **unused)
 {
 	struct header header;
 	char junk[PAGE];
 	struct pair pair;
-	int fd;
+	struct stream *stream;
 
 	(void)unused;
 	memset(junk, 0x66, sizeof(junk));
 	pair_listen(&pair, 1);
 	accept_begin(&pair);
-	fd = join_raw(&pair, 0);
+	stream = join_raw(&pair, 0);
 	assert_int_equal(accept_end(&pair), 0);
-	send_header(fd, 2, PAGE, 0);
-	assert_int_equal(send_all(fd, junk, PAGE, LONG_NS, -1), 0);
-	send_header(fd, 0, 1, 64 * PAGE - 1);
-	assert_int_equal(send_all(fd, junk, 1, LONG_NS, -1), 0);
+	send_header(stream, 2, PAGE, 0);
+	send_raw(stream, junk, PAGE);
+	send_header(stream, 0, 1, 64 * PAGE - 1);
+	send_raw(stream, junk, 1);
 	header = (struct header){ .token = htobe64(TOKEN) };
-	assert_int_equal(send_all(fd, &header, sizeof(header), LONG_NS, -1), 0);
+	send_raw(stream, &header, sizeof(header));
 	assert_int_equal(await_tokens(&pair, TOKEN, NULL), 0);
 	assert_memory_equal(pair.destination.slices[2].hva, junk, PAGE);
 	assert_int_equal(((char *)pair.destination.slices[0].hva)[64 * PAGE - 1], 0x66);
-	close(fd);
+	stream_free(stream);
 	pair_fini(&pair);
 }
 
@@ -699,7 +794,7 @@ static void test_writes_up_to_the_border(void **unused)
 
 struct writer {
 	struct pair *pair;
-	int fd;
+	struct stream *stream;
 	_Atomic int stop;
 };
 
@@ -713,7 +808,7 @@ static void *writer_thread(void *argument)
 	memcpy(frame, &header, sizeof(header));
 	for (unsigned i = 1; !writer->stop; i++) {
 		memset(frame + sizeof(header), (int)(i % 255 + 1), PAGE);
-		if (send_all(writer->fd, frame, sizeof(frame), LONG_NS, -1))
+		if (stream_send(writer->stream, frame, sizeof(frame), LONG_NS, -1))
 			break;
 	}
 	return NULL;
@@ -731,7 +826,7 @@ static void test_nothing_is_written_after_the_fence(void **unused)
 
 		pair_listen(&pair, 1);
 		accept_begin(&pair);
-		writer.fd = join_raw(&pair, 0);
+		writer.stream = join_raw(&pair, 0);
 		assert_int_equal(accept_end(&pair), 0);
 		assert_int_equal(pthread_create(&thread, NULL, writer_thread, &writer), 0);
 		usleep(round * 500);
@@ -744,7 +839,7 @@ static void test_nothing_is_written_after_the_fence(void **unused)
 		assert_memory_untouched(&pair);
 		writer.stop = 1;
 		pthread_join(thread, NULL);
-		close(writer.fd);
+		stream_free(writer.stream);
 		pair_fini(&pair);
 	}
 }
@@ -813,16 +908,16 @@ static void test_a_receiver_that_ends_closes(void **unused)
 {
 	struct pair pair;
 	char byte;
-	int fd;
+	struct stream *stream;
 
 	(void)unused;
 	pair_listen(&pair, 1);
 	accept_begin(&pair);
-	fd = join_raw(&pair, 0);
+	stream = join_raw(&pair, 0);
 	assert_int_equal(accept_end(&pair), 0);
-	send_header(fd, N_SLICES, PAGE, 0); /* there is no such slice */
-	assert_int_equal(receive_all(fd, &byte, 1, LONG_NS, -1), -ECONNRESET);
-	close(fd);
+	send_header(stream, N_SLICES, PAGE, 0); /* there is no such slice */
+	assert_int_equal(stream_receive(stream, &byte, 1, LONG_NS, -1), -ECONNRESET);
+	stream_free(stream);
 	pair_fini(&pair);
 }
 
@@ -830,16 +925,16 @@ static void test_the_source_dies(void **unused)
 {
 	struct ramlift_error error = { 0 };
 	struct pair pair;
-	int fd;
+	struct stream *stream;
 
 	(void)unused;
 	pair_listen(&pair, 1);
 	accept_begin(&pair);
-	fd = join_raw(&pair, 0);
+	stream = join_raw(&pair, 0);
 	assert_int_equal(accept_end(&pair), 0);
-	send_header(fd, 2, PAGE, 0); /* in the middle of a write */
-	assert_int_equal(send_all(fd, "abc", 3, LONG_NS, -1), 0);
-	close(fd);
+	send_header(stream, 2, PAGE, 0); /* in the middle of a write */
+	send_raw(stream, "abc", 3);
+	stream_free(stream);
 	assert_int_equal(await_tokens(&pair, TOKEN, &error), -ECONNRESET);
 	assert_non_null(strstr(error.text, "lane 0"));
 	pair_fini(&pair);
@@ -884,25 +979,33 @@ static void listen_deaf(struct pair *pair, int *listener)
 	assert_int_equal(address_of_socket(*listener, &pair->address), 0);
 }
 
+struct deaf {
+	int listener;
+	struct stream *stream;
+};
+
 static void *welcome_thread(void *argument)
 {
-	int *fds = argument; /* listener, connection */
+	struct deaf *deaf = argument;
 	struct hello hello;
+	int fd;
 
-	if (wait_for_fd(fds[0], POLLIN, LONG_NS, -1))
+	deaf->stream = NULL;
+	if (wait_for_fd(deaf->listener, POLLIN, LONG_NS, -1))
 		return NULL;
-	fds[1] = accept4(fds[0], NULL, NULL, SOCK_NONBLOCK);
-	if (!receive_all(fds[1], &hello, sizeof(hello), LONG_NS, -1))
-		send_all(fds[1], "\1", 1, LONG_NS, -1);
+	fd = accept4(deaf->listener, NULL, NULL, SOCK_NONBLOCK);
+	if (!stream_accept_lane(fd, secret, LONG_NS, -1, &deaf->stream, NULL) &&
+	    !stream_receive(deaf->stream, &hello, sizeof(hello), LONG_NS, -1))
+		stream_send(deaf->stream, "\1", 1, LONG_NS, -1);
 	return NULL;
 }
 
-static void connect_deaf(struct pair *pair, int fds[2])
+static void connect_deaf(struct pair *pair, struct deaf *deaf)
 {
 	pthread_t thread;
 
-	listen_deaf(pair, &fds[0]);
-	assert_int_equal(pthread_create(&thread, NULL, welcome_thread, fds), 0);
+	listen_deaf(pair, &deaf->listener);
+	assert_int_equal(pthread_create(&thread, NULL, welcome_thread, deaf), 0);
 	connect_source(pair);
 	pthread_join(thread, NULL);
 }
@@ -912,20 +1015,20 @@ static void test_a_peer_that_does_not_read(void **unused)
 	struct ramlift_error error = { 0 };
 	struct pair pair;
 	pthread_t thread;
-	int fds[2];
+	struct deaf deaf;
 
 	(void)unused;
-	listen_deaf(&pair, &fds[0]);
+	listen_deaf(&pair, &deaf.listener);
 	pair.source.params.io_timeout_ns = 200 * NS_PER_MS;
-	assert_int_equal(pthread_create(&thread, NULL, welcome_thread, fds), 0);
+	assert_int_equal(pthread_create(&thread, NULL, welcome_thread, &deaf), 0);
 	connect_source(&pair);
 	pthread_join(thread, NULL);
 	assert_int_equal(post_until_it_fails(&pair, &error), -ETIMEDOUT);
 	assert_non_null(strstr(error.text, "200 ms"));
 	/* On a path as short as this one the kernel may not pile up megabytes. */
 	assert_in_range(tcp()->in_flight_bytes(pair.source.endpoint, 0), 1, 1 << 20);
-	close(fds[0]);
-	close(fds[1]);
+	close(deaf.listener);
+	stream_free(deaf.stream);
 	pair_fini(&pair);
 }
 
@@ -934,17 +1037,17 @@ static void test_abort_ends_a_post_that_blocks(void **unused)
 	struct ramlift_error error = { 0 };
 	struct pair pair;
 	pthread_t thread;
-	int fds[2];
+	struct deaf deaf;
 
 	(void)unused;
-	connect_deaf(&pair, fds);
+	connect_deaf(&pair, &deaf);
 	assert_int_equal(pthread_create(&thread, NULL, abort_soon, pair.source.endpoint), 0);
 	assert_int_equal(post_until_it_fails(&pair, &error), -ECANCELED);
 	pthread_join(thread, NULL);
 	/* And later ones. */
 	assert_int_equal(tcp()->token(pair.source.endpoint, 0, TOKEN, &error), -ECANCELED);
-	close(fds[0]);
-	close(fds[1]);
+	close(deaf.listener);
+	stream_free(deaf.stream);
 	pair_fini(&pair);
 }
 
@@ -1001,6 +1104,8 @@ int main(void)
 		cmocka_unit_test(test_nobody_admits_the_source),
 		cmocka_unit_test(test_no_write_leaves_its_slice),
 		cmocka_unit_test(test_no_batch_is_too_long),
+		cmocka_unit_test(test_no_lane_without_the_secret),
+		cmocka_unit_test(test_what_is_not_used_is_zero),
 		cmocka_unit_test(test_writes_up_to_the_border),
 		cmocka_unit_test(test_nothing_is_written_after_the_fence),
 		cmocka_unit_test(test_a_lane_is_lost),
@@ -1012,6 +1117,8 @@ int main(void)
 		cmocka_unit_test(test_abort_ends_waiting_for_tokens),
 		cmocka_unit_test(test_close_in_any_state),
 	};
+	int failed = cmocka_run_group_tests_name("plain", tests, NULL, NULL);
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	secret = some_secret;
+	return failed + cmocka_run_group_tests_name("TLS", tests, NULL, NULL);
 }

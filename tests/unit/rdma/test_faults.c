@@ -348,6 +348,10 @@ static void test_no_wait_is_endless(void **state)
 	assert_int_equal(post_one(&pair, 0, NULL), 0);
 	assert_int_equal(transport->drain(pair.source, 0, &pair.source_error), -ETIMEDOUT);
 	assert_non_null(strstr(pair.source_error.text, "lane 0: no completion for 0.05 s"));
+	/* Its queue pair may be as well as ever; once it counts as lost it must not be. */
+	assert_int_equal(pair.source->lanes[0].qp->state, IBV_QPS_RTS);
+	transport->drop_lane(pair.source, 0);
+	assert_int_equal(pair.source->lanes[0].qp->state, IBV_QPS_ERR);
 	assert_int_equal(transport->token(pair.source, 1, PAIR_TOKEN, &pair.source_error),
 			 -ETIMEDOUT);
 	assert_non_null(strstr(pair.source_error.text, "lane 1: no completion for 0.05 s"));
