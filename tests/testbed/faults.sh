@@ -16,7 +16,7 @@ clean_faults()
 {
 	for host in A B; do
 		on $host ./witness unwatch
-		on $host sh -c 'pkill -CONT -x ramlift; ./inside kill; tc qdisc del dev eth0 root; ip link set eth0 up' 2>/dev/null
+		on $host sh -c 'pkill -CONT -x ramlift; ./inside kill; tc qdisc del dev eth0 root 2>/dev/null; ip link set eth0 up'
 	done
 	(($1)) || echo "$n_cases cases in $SECONDS s"
 }
