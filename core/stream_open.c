@@ -67,16 +67,14 @@ static int explain(const struct opening *opening, int ret)
 			 strerror(-ret));
 }
 
-/* A byte behind the handshake: the destination has accepted the source's certificate. Without it
- * the source would hear of a refusal only when it first reads. */
+/*
+ * A byte behind the handshake: the destination has accepted the source's certificate. Without it
+ * the source would hear of a refusal only when it first reads.
+ */
 static int confirm(struct stream *stream, const struct opening *opening)
 {
 	uint8_t byte = 1;
 
-	/* No side may have come here without the key: a key's context has no certificates. */
-	if (opening->party.security->kind != SECURITY_CERTIFICATES &&
-	    !SSL_session_reused(stream->ssl))
-		return -EPROTO;
 	return opening->party.host ? stream_receive(stream, &byte, sizeof(byte),
 						    opening->deadline_ns, opening->interrupt_fd)
 				   : stream_send(stream, &byte, sizeof(byte), opening->deadline_ns,
@@ -89,7 +87,12 @@ static int shake_hands(struct stream *stream, const struct opening *opening)
 	int ret = stream_tls(stream, TLS_HANDSHAKE, NULL, 0, &none, opening->deadline_ns,
 			     opening->interrupt_fd);
 
-	return ret ? ret : confirm(stream, opening);
+	if (ret)
+		return ret;
+	if (opening->party.security->kind == SECURITY_CERTIFICATES)
+		return confirm(stream, opening);
+	/* Nobody may come here without the key, though a key's context has no certificates. */
+	return SSL_session_reused(stream->ssl) ? 0 : -EPROTO;
 }
 
 static const char *protection_of(const struct security *security)
