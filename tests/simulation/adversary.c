@@ -103,7 +103,7 @@ static void befall(void *context)
 				  one_in(4) ? NEVER_NS : world.now_ns + misfortune->duration_ns);
 		break;
 	case ACTION_LANE:
-		data_path_break_lane((unsigned)random_below(8));
+		data_path_break_lane();
 		break;
 	case ACTION_CANCEL:
 		happened(42, "the %s is cancelled", misfortune->source ? "source" : "destination");
