@@ -449,7 +449,12 @@ void admission_free(struct admission *admission)
 	signal_fd(admission->stop_fd);
 	pthread_join(admission->thread, NULL);
 	for (unsigned i = 0; i < admission->config.max_strangers; i++) {
-		if (admission->strangers[i].place != PLACE_FREE)
+		bool taken;
+
+		pthread_mutex_lock(&admission->lock);
+		taken = admission->strangers[i].place != PLACE_FREE;
+		pthread_mutex_unlock(&admission->lock);
+		if (taken)
 			pthread_join(admission->strangers[i].thread, NULL);
 	}
 	close_fds(admission);

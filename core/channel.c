@@ -28,6 +28,7 @@ struct channel {
 	struct stream *stream;
 	int stop_fd;  /* readable: the thread ends */
 	int ready_fd; /* readable: the queue is not empty, or the channel has failed */
+	int over_fd;  /* readable: the peer has said ABORT, or the channel has failed */
 	char peer[sizeof(((struct address *)0)->text)];
 	uint64_t heartbeat_ns;
 	uint64_t last_heard_ns; /* the thread's own */
@@ -75,14 +76,12 @@ int channel_send(struct channel *channel, enum message_type type, const void *pa
 	struct wire_header header = { .type = type, .length_bytes = length_bytes };
 	uint64_t deadline_ns = clock_now_ns() + channel->heartbeat_ns;
 	uint8_t bytes[WIRE_HEADER_BYTES];
+	struct iovec vectors[] = { { bytes, sizeof(bytes) }, { (void *)payload, length_bytes } };
 	int ret;
 
 	wire_header_encode(&header, bytes);
 	pthread_mutex_lock(&channel->send_lock);
-	ret = stream_send(channel->stream, bytes, sizeof(bytes), deadline_ns, channel->stop_fd);
-	if (!ret)
-		ret = stream_send(channel->stream, payload, length_bytes, deadline_ns,
-				  channel->stop_fd);
+	ret = stream_send_vectors(channel->stream, vectors, 2, deadline_ns, channel->stop_fd);
 	if (ret) /* the frame may be torn: nothing may follow it */
 		shutdown(stream_fd(channel->stream), SHUT_RDWR);
 	pthread_mutex_unlock(&channel->send_lock);
@@ -158,9 +157,13 @@ static int answer_or_enqueue(struct channel *channel, struct message *message)
 	int ret = 0;
 
 	if (message->type != MESSAGE_PING && message->type != MESSAGE_PONG) {
+		bool over = message->type == MESSAGE_ABORT;
+
 		ret = enqueue(channel, message);
 		if (ret)
 			free(message);
+		else if (over)
+			signal_fd(channel->over_fd);
 		return ret;
 	}
 	if (message->length_bytes != sizeof(sent_ns)) {
@@ -257,6 +260,7 @@ static void *channel_thread(void *argument)
 	channel->error = error;
 	pthread_mutex_unlock(&channel->lock);
 	signal_fd(channel->ready_fd);
+	signal_fd(channel->over_fd);
 	return NULL;
 }
 
@@ -282,7 +286,8 @@ int channel_open(struct stream *stream, uint64_t heartbeat_ns, struct channel **
 	clock_cond_init(&channel->taken);
 	channel->stop_fd = eventfd(0, EFD_CLOEXEC);
 	channel->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (channel->stop_fd < 0 || channel->ready_fd < 0) {
+	channel->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (channel->stop_fd < 0 || channel->ready_fd < 0 || channel->over_fd < 0) {
 		ret = -errno;
 		goto close_eventfds;
 	}
@@ -293,6 +298,8 @@ int channel_open(struct stream *stream, uint64_t heartbeat_ns, struct channel **
 	return 0;
 
 close_eventfds:
+	if (channel->over_fd >= 0)
+		close(channel->over_fd);
 	if (channel->ready_fd >= 0)
 		close(channel->ready_fd);
 	if (channel->stop_fd >= 0)
@@ -368,6 +375,11 @@ int channel_receive(struct channel *channel, uint64_t deadline_ns, int interrupt
 	}
 }
 
+int channel_over_fd(const struct channel *channel)
+{
+	return channel->over_fd;
+}
+
 int channel_local_address(struct channel *channel, struct address *address)
 {
 	return address_of_socket(stream_fd(channel->stream), address);
@@ -413,6 +425,7 @@ void channel_close(struct channel *channel)
 	stream_free(channel->stream);
 	close(channel->stop_fd);
 	close(channel->ready_fd);
+	close(channel->over_fd);
 	pthread_cond_destroy(&channel->taken);
 	pthread_mutex_destroy(&channel->lock);
 	pthread_mutex_destroy(&channel->send_lock);

@@ -51,6 +51,10 @@ int channel_receive(struct channel *channel, uint64_t deadline_ns, int interrupt
 /* Let channel_receive() return -ETIMEDOUT now, or at its next call. Any thread. */
 void channel_wake(struct channel *channel);
 
+/* Readable from the peer's ABORT on, and once the channel is dead: nothing else is worth waiting
+ * for. channel_receive() tells why. */
+int channel_over_fd(const struct channel *channel);
+
 /* This side's address of the connection. */
 int channel_local_address(struct channel *channel, struct address *address);
 

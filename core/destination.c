@@ -91,6 +91,7 @@ int ramlift_destination_new(const struct ramlift_destination_config *config,
 	destination = calloc(1, sizeof(*destination));
 	if (!destination)
 		return error_set(error, -ENOMEM, "no memory for a session");
+	destination->interrupt_fd = -1;
 	destination->config = *config;
 	ret = security_new(&config->security, &destination->security, error);
 	if (ret)

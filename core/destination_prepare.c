@@ -5,8 +5,10 @@
  * used.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "core/clock.h"
 #include "core/destination.h"
@@ -94,6 +96,50 @@ static int create_guest(struct ramlift_destination *destination, struct ramlift_
 	return 0;
 }
 
+static int watch(struct ramlift_destination *destination, int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	return epoll_ctl(destination->interrupt_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+/* The waits of lanes end with a cancel and, for as long as they connect, with the source's end. */
+static int make_interrupt(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	int ret;
+
+	destination->interrupt_fd = epoll_create1(EPOLL_CLOEXEC);
+	ret = destination->interrupt_fd < 0 ? -errno : 0;
+	if (!ret)
+		ret = watch(destination, destination->session.cancel_fd);
+	if (!ret)
+		ret = watch(destination, channel_over_fd(destination->session.channel));
+	return ret ? error_set(error, ret, "cannot watch the connection: %s", strerror(-ret)) : 0;
+}
+
+/* Until the lanes are there, or the source has given up, which the channel tells in words. */
+static int accept_lanes(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	struct session *session = &destination->session;
+	struct message *message;
+	uint64_t now_ns = clock_now_ns();
+	int ret;
+
+	ret = destination->transport->accept(
+		destination->endpoint, now_ns + destination->config.timeouts.connect_ns, error);
+	if (!wait_for_fd(channel_over_fd(session->channel), POLLIN, 0, -1) && ret) {
+		ret = session_receive(session, now_ns + NS_PER_S, "the source's last word",
+				      &message, error);
+		if (!ret) {
+			free(message);
+			ret = error_set(error, -EPROTO, "the source broke off");
+		}
+	}
+	epoll_ctl(destination->interrupt_fd, EPOLL_CTL_DEL, channel_over_fd(session->channel),
+		  NULL);
+	return ret;
+}
+
 static int listen_for_lanes(struct ramlift_destination *destination, const struct address *local,
 			    const uint8_t *lane_secret, struct accept *accept,
 			    struct ramlift_error *error)
@@ -109,7 +155,7 @@ static int listen_for_lanes(struct ramlift_destination *destination, const struc
 		.n_lanes = destination->offer.n_lanes,
 		.slices = destination->ram.slices,
 		.n_slices = destination->ram.n_slices,
-		.interrupt_fd = destination->session.cancel_fd,
+		.interrupt_fd = destination->interrupt_fd,
 		.io_timeout_ns = config->timeouts.io_ns,
 	};
 	int ret;
@@ -162,15 +208,15 @@ static int accept_source(struct ramlift_destination *destination, const struct a
 
 	ret = channel_lane_secret(channel, secret, &lane_secret, error);
 	if (!ret)
+		ret = make_interrupt(destination, error);
+	if (!ret)
 		ret = listen_for_lanes(destination, local, lane_secret, accept, error);
 	if (!ret) {
 		payload = accept_encode(accept, &length);
 		ret = channel_send_owned(channel, MESSAGE_ACCEPT, payload, length, error);
 	}
 	if (!ret)
-		ret = destination->transport->accept(
-			destination->endpoint,
-			clock_now_ns() + destination->config.timeouts.connect_ns, error);
+		ret = accept_lanes(destination, error);
 	explicit_bzero(secret, sizeof(secret));
 	return ret;
 }

@@ -147,7 +147,7 @@ static int cut_torn_line(int fd, off_t *end)
 /* A line at the end, synced, and with it the folder if the file may be new. */
 static int write_synced(int fd, const char *line, const char *folder)
 {
-	off_t end;
+	off_t end = -1;
 	int ret = cut_torn_line(fd, &end);
 
 	if (ret)
@@ -198,8 +198,8 @@ static int read_history(int fd, const char *path, struct journal_history *histor
 			struct ramlift_error *error)
 {
 	unsigned bad_line;
-	size_t n_bytes;
-	char *text;
+	size_t n_bytes = 0;
+	char *text = NULL;
 	int ret = read_all(fd, &text, &n_bytes);
 
 	if (ret)

@@ -154,8 +154,8 @@ static const char *next_record(struct iovec **vectors, unsigned *n_vectors, char
 	return record;
 }
 
-int stream_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n,
-			uint64_t deadline_ns, int interrupt_fd)
+static int tls_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n,
+			    uint64_t deadline_ns, int interrupt_fd)
 {
 	char gather[RECORD_BYTES];
 	size_t none;
@@ -173,14 +173,25 @@ int stream_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n
 	return tls_act(stream, FLUSH, NULL, 0, &none, deadline_ns, interrupt_fd);
 }
 
+int stream_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n,
+			uint64_t deadline_ns, int interrupt_fd)
+{
+	int ret = 0;
+
+	if (stream->ssl)
+		return tls_send_vectors(stream, vectors, n, deadline_ns, interrupt_fd);
+	for (unsigned i = 0; i < n && !ret; i++)
+		ret = send_all(stream->fd, vectors[i].iov_base, vectors[i].iov_len, deadline_ns,
+			       interrupt_fd);
+	return ret;
+}
+
 int stream_send(struct stream *stream, const void *data, size_t n, uint64_t deadline_ns,
 		int interrupt_fd)
 {
 	struct iovec vector = { (void *)data, n };
 
-	if (!stream->ssl)
-		return send_all(stream->fd, data, n, deadline_ns, interrupt_fd);
-	return stream_send_vectors(stream, &vector, n > 0, deadline_ns, interrupt_fd);
+	return stream_send_vectors(stream, &vector, 1, deadline_ns, interrupt_fd);
 }
 
 int stream_receive(struct stream *stream, void *data, size_t n, uint64_t deadline_ns,

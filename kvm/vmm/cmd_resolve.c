@@ -140,8 +140,9 @@ static int ask(const struct ramlift_doubt *doubt, const struct arguments *argume
 static void say_owner(const char *guest, enum ramlift_owner owner)
 {
 	if (owner == RAMLIFT_OWNER_SOURCE)
-		printf("guest %s is lost: its memory died with its process here; it may be started "
-		       "anew, 'ramlift run --name %s'\n",
+		printf("guest %s is lost, for its memory died with its process here, and may be "
+		       "started anew: 'ramlift run --name %s' (where QEMU still holds it paused: "
+		       "'cont')\n",
 		       guest, guest);
 	else
 		printf("guest %s is given up here: it belongs to the destination\n", guest);

@@ -60,9 +60,9 @@ static int ask(const char *name, json_t **status, struct ramlift_error *error)
 /* A guest that has a journal in place of a process. */
 static json_t *status_of_doubt(const struct ramlift_doubt *doubt)
 {
-	char hint[1400];
+	char hint[DOUBT_HINT_BYTES];
 
-	doubt_hint(hint, sizeof(hint), doubt, false);
+	doubt_hint(hint, doubt, false);
 	return json_pack("{s:s, s:s, s:n, s:o, s:s}", "guest", doubt->guest, "state", "in-doubt",
 			 "pid", "doubt", doubt_json(doubt), "hint", hint);
 }

@@ -37,33 +37,31 @@ json_t *doubt_json(const struct ramlift_doubt *doubt)
 			 doubt_time(since, doubt->time_s), "since_s", (json_int_t)doubt->time_s);
 }
 
-void doubt_hint(char *text, size_t room, const struct ramlift_doubt *doubt, bool alive)
+void doubt_hint(char text[DOUBT_HINT_BYTES], const struct ramlift_doubt *doubt, bool alive)
 {
 	const char *guest = doubt->guest, *to = doubt->peer;
 
 	if (alive)
-		snprintf(text, room,
+		snprintf(text, DOUBT_HINT_BYTES,
 			 "%s was told to run guest %s and has not answered. Its process here keeps "
 			 "it paused, and goes on asking. If you know better:\n"
-			 "  ramlift resolve %s --destination    it runs there, or did: it is given "
-			 "up "
-			 "here, and its memory with it\n"
+			 "  ramlift resolve %s --destination    it runs there, or did: "
+			 "it is given up here, and its memory with it\n"
 			 "  ramlift resolve %s --source --yes   it does not run there and never "
-			 "will: "
-			 "it runs on here. If that is wrong it runs twice, and destroys its data",
+			 "will: it runs on here. If that is wrong it runs twice, and destroys its "
+			 "data",
 			 to, guest, guest, guest);
 	else
-		snprintf(text, room,
-			 "%s was told to run guest %s and has not answered, and its process here "
-			 "has died, and the memory of the guest with it:\n"
+		snprintf(text, DOUBT_HINT_BYTES,
+			 "%s was told to run guest %s and has not answered. Its process here has "
+			 "died, and the guest's memory with it; only a QEMU may still hold it, "
+			 "paused.\n"
 			 "  ramlift resolve %s --ask            ask there again, with --tls-dir or "
 			 "--psk-file as for the migration\n"
-			 "  ramlift resolve %s --destination    it runs there, or did: nothing of "
-			 "it "
-			 "is here any more\n"
+			 "  ramlift resolve %s --destination    it runs there, or did: "
+			 "nothing of it is here any more\n"
 			 "  ramlift resolve %s --source --yes   it does not run there and never "
-			 "will: "
-			 "it is lost, and may be started anew here",
+			 "will: it is lost, and may be started anew here (in QEMU: 'cont')",
 			 to, guest, guest, guest, guest);
 }
 

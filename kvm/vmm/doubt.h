@@ -5,7 +5,6 @@
 #define KVM_VMM_DOUBT_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 #include <jansson.h>
 
@@ -25,7 +24,8 @@ const char *doubt_time(char text[DOUBT_TIME_BYTES], int64_t time_s);
 
 /* The commands that resolve it, and what each implies. alive: its process holds the paused guest.
  */
-void doubt_hint(char *text, size_t room, const struct ramlift_doubt *doubt, bool alive);
+#define DOUBT_HINT_BYTES 2048
+void doubt_hint(char text[DOUBT_HINT_BYTES], const struct ramlift_doubt *doubt, bool alive);
 
 /* For commands that want the guest, or its name: sets error and returns -EBUSY. */
 int doubt_refuse(const struct ramlift_doubt *doubt, struct ramlift_error *error);

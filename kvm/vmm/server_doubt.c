@@ -196,7 +196,7 @@ int server_doubt_resolve(struct server *server, uint64_t client, enum ramlift_ow
 void server_doubt_report(const struct server *server, json_t *reply)
 {
 	const struct migration *migration = server->migration;
-	char hint[1400], asked[DOUBT_TIME_BYTES];
+	char hint[DOUBT_HINT_BYTES], asked[DOUBT_TIME_BYTES];
 	json_t *doubt;
 
 	if (server->state != SERVER_IN_DOUBT || !migration)
@@ -209,6 +209,6 @@ void server_doubt_report(const struct server *server, json_t *reply)
 			    migration->fence_command ? json_string(migration->fence_command)
 						     : json_null());
 	json_object_set_new(reply, "doubt", doubt);
-	doubt_hint(hint, sizeof(hint), &migration->doubt, true);
+	doubt_hint(hint, &migration->doubt, true);
 	json_object_set_new(reply, "hint", json_string(hint));
 }

@@ -9,7 +9,7 @@
 #include "data_path.h"
 #include "real.h"
 
-#define MAX_MISFORTUNES 5u
+#define MAX_MISFORTUNES 6u
 #define MAX_OVERHEARD	256u
 
 enum trigger { AT_POINT, AT_NAMED_POINT, AT_FRAME, AT_TIME };
@@ -103,7 +103,7 @@ static void befall(void *context)
 				  one_in(4) ? NEVER_NS : world.now_ns + misfortune->duration_ns);
 		break;
 	case ACTION_LANE:
-		data_path_break_lane((unsigned)random_below(8));
+		data_path_break_lane();
 		break;
 	case ACTION_CANCEL:
 		happened(42, "the %s is cancelled", misfortune->source ? "source" : "destination");
@@ -163,6 +163,29 @@ static void overhear(const struct frame *frame)
 	n_heard++;
 }
 
+/* A COMMIT that is not of this session, or not of this generation. */
+static void forge_commit(unsigned connection, struct frame_fate *fate)
+{
+	static uint8_t forged[WIRE_HEADER_BYTES + SESSION_ID_BYTES + 4];
+	const struct overheard *offer = NULL;
+
+	for (unsigned i = 0; i < n_heard; i++) {
+		if (heard[i].type == MESSAGE_OFFER && heard[i].connection == connection)
+			offer = &heard[i];
+	}
+	if (!offer)
+		return;
+	/* An OFFER begins with the same two. */
+	memcpy(forged, offer->bytes, sizeof(forged));
+	forged[2] = MESSAGE_COMMIT;
+	memset(&forged[4], 0, 4);
+	forged[7] = sizeof(forged) - WIRE_HEADER_BYTES;
+	forged[WIRE_HEADER_BYTES + random_below(SESSION_ID_BYTES + 4)] ^= 1u << random_below(8);
+	happened(47, "a forged COMMIT follows");
+	fate->followed_by = forged;
+	fate->followed_by_bytes = sizeof(forged);
+}
+
 /* Something that was said before in the same direction, COMMIT rather than others. */
 static void insert_old_frame(struct frame_fate *fate)
 {
@@ -205,6 +228,8 @@ static void decide_fate(const struct misfortune *misfortune, const struct frame 
 		fate->copies = 2;
 	else if (misfortune->action == ACTION_DELAY)
 		fate->delay_ns = misfortune->duration_ns;
+	else if (socket_host(frame->from) == &hosts[0] && one_in(2))
+		forge_commit(frame->connection, fate);
 	else if (socket_host(frame->from) == &hosts[0])
 		insert_old_frame(fate);
 }
@@ -288,9 +313,16 @@ void adversary_begin(bool harmless)
 	n_heard = 0;
 	fails_in = 0;
 	resting = false;
-	n_misfortunes = harmless ? 0 : (unsigned)random_below(MAX_MISFORTUNES);
+	n_misfortunes = harmless ? 0 : (unsigned)random_below(MAX_MISFORTUNES - 1);
 	for (unsigned i = 0; i < n_misfortunes; i++)
 		draw_misfortune(&misfortunes[i]);
+	if (!harmless && one_in(16))
+		misfortunes[n_misfortunes++] = (struct misfortune){
+			.trigger = AT_NAMED_POINT,
+			.action = ACTION_LANE,
+			.point = "lane",
+			.countdown = (unsigned)random_scale(1, 200),
+		};
 	network_set_pace(random_scale(10000, 5000000), random_scale(2048, 65536));
 }
 

@@ -21,7 +21,7 @@ enum action {
 	ACTION_DROP,
 	ACTION_DOUBLE,
 	ACTION_DELAY,
-	ACTION_INSERT, /* an older frame behind it */
+	ACTION_INSERT, /* an older or forged frame behind it */
 	ACTION_CALL,
 	ACTION_DISK_FULL,
 	ACTION_LANE,

@@ -1,25 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "scheduler.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "real.h"
+#include "stack.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#define STACK_BYTES (512u << 10)
-#else
-#define STACK_BYTES (128u << 10)
-#endif
-#define GUARD_BYTES 4096u
-#define MAX_STACKS  256u
-#define MAX_EVENTS  65536u
+#define MAX_EVENTS 65536u
 
 /* Longer than any run with a sane end; in virtual time, and in steps. */
 #define MAX_NS	  (3600ull * 1000000000)
@@ -38,39 +28,7 @@ static struct event events[MAX_EVENTS];
 static unsigned n_events;
 static uint64_t event_number, random_state;
 static unsigned last_task_id;
-static char *free_stacks[MAX_STACKS];
-static unsigned n_free_stacks;
-static void *scheduler_stack_pointer;
 static struct task *starting;
-#if defined(__SANITIZE_ADDRESS__)
-static void *scheduler_fake_stack;
-static const void *scheduler_bottom;
-static size_t scheduler_size;
-#endif
-
-/* Save what a call preserves, change stacks, restore. */
-void stack_switch(void **save, void *load);
-__asm__(".text\n"
-	".globl stack_switch\n"
-	".type stack_switch, @function\n"
-	"stack_switch:\n"
-	"	pushq %rbp\n"
-	"	pushq %rbx\n"
-	"	pushq %r12\n"
-	"	pushq %r13\n"
-	"	pushq %r14\n"
-	"	pushq %r15\n"
-	"	movq %rsp, (%rdi)\n"
-	"	movq %rsi, %rsp\n"
-	"	popq %r15\n"
-	"	popq %r14\n"
-	"	popq %r13\n"
-	"	popq %r12\n"
-	"	popq %rbx\n"
-	"	popq %rbp\n"
-	"	ret\n"
-	".size stack_switch, . - stack_switch\n");
-
 uint64_t random_number(void)
 {
 	uint64_t z = random_state += 0x9e3779b97f4a7c15u; /* splitmix64 */
@@ -113,36 +71,6 @@ void happened(uint64_t what, const char *format, ...)
 	fputc('\n', stdout);
 }
 
-static void leave_task(void)
-{
-	struct task *task = world.current;
-
-	task->saved_errno = errno;
-#if defined(__SANITIZE_ADDRESS__)
-	__sanitizer_start_switch_fiber(task->state == TASK_DEAD ? NULL : &task->fake_stack,
-				       scheduler_bottom, scheduler_size);
-#endif
-	stack_switch(&task->stack_pointer, scheduler_stack_pointer);
-#if defined(__SANITIZE_ADDRESS__)
-	__sanitizer_finish_switch_fiber(task->fake_stack, NULL, NULL);
-#endif
-	errno = task->saved_errno;
-}
-
-static void enter_task(struct task *task)
-{
-	world.current = task;
-#if defined(__SANITIZE_ADDRESS__)
-	__sanitizer_start_switch_fiber(&scheduler_fake_stack, task->stack + GUARD_BYTES,
-				       STACK_BYTES - GUARD_BYTES);
-#endif
-	stack_switch(&scheduler_stack_pointer, task->stack_pointer);
-#if defined(__SANITIZE_ADDRESS__)
-	__sanitizer_finish_switch_fiber(scheduler_fake_stack, NULL, NULL);
-#endif
-	world.current = NULL;
-}
-
 void violated(const char *format, ...)
 {
 	va_list arguments;
@@ -156,47 +84,19 @@ void violated(const char *format, ...)
 	world.over = true;
 	while (world.current) {
 		world.current->state = TASK_DEAD;
-		leave_task();
+		stack_leave(world.current);
 	}
-}
-
-static char *stack_new(void)
-{
-	char *stack;
-
-	if (n_free_stacks) {
-		stack = free_stacks[--n_free_stacks];
-#if defined(__SANITIZE_ADDRESS__)
-		ASAN_UNPOISON_MEMORY_REGION(stack + GUARD_BYTES, STACK_BYTES - GUARD_BYTES);
-#endif
-		return stack;
-	}
-	stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (stack == MAP_FAILED || mprotect(stack, GUARD_BYTES, PROT_NONE))
-		abort();
-	return stack;
-}
-
-static void stack_free(char *stack)
-{
-	if (n_free_stacks < MAX_STACKS)
-		free_stacks[n_free_stacks++] = stack;
-	else
-		munmap(stack, STACK_BYTES);
 }
 
 static void task_main(void)
 {
 	struct task *task = starting;
 
-#if defined(__SANITIZE_ADDRESS__)
-	__sanitizer_finish_switch_fiber(NULL, &scheduler_bottom, &scheduler_size);
-#endif
+	stack_entered();
 	task->function(task->argument);
 	task->state = task->detached ? TASK_DEAD : TASK_FINISHED;
 	task_wake(task);
-	leave_task();
+	stack_leave(world.current);
 	abort();
 }
 
@@ -205,7 +105,6 @@ struct task *task_new(struct process *process, const char *name, void *(*functio
 {
 	struct task *task = __real_calloc(1, sizeof(*task));
 	struct task **link = &world.tasks;
-	void **top;
 
 	if (!task)
 		abort();
@@ -217,12 +116,7 @@ struct task *task_new(struct process *process, const char *name, void *(*functio
 	task->deadline_ns = NEVER_NS;
 	task->laziness = one_in(8) ? 1 + (unsigned)random_below(20) : 0;
 	task->stack = stack_new();
-	top = (void **)(task->stack + STACK_BYTES);
-	*--top = NULL; /* the ABI wants rsp + 8 aligned to 16 at a function's entry */
-	*--top = (void *)task_main;
-	for (int i = 0; i < 6; i++)
-		*--top = NULL;
-	task->stack_pointer = top;
+	task->stack_pointer = stack_prepare(task->stack, task_main);
 	while (*link)
 		link = &(*link)->next;
 	*link = task;
@@ -242,7 +136,7 @@ bool task_wait(const void *awaited, uint64_t deadline_ns)
 	task->awaited = awaited;
 	task->deadline_ns = deadline_ns;
 	task->timed_out = false;
-	leave_task();
+	stack_leave(world.current);
 	return !task->timed_out;
 }
 
@@ -288,7 +182,7 @@ void task_point(void)
 {
 	world.now_ns += 200 + random_below(2000);
 	if (one_in(world.preempt_one_in))
-		leave_task();
+		stack_leave(world.current);
 }
 
 void at(uint64_t time_ns, void (*function)(void *context), void *context)
@@ -362,7 +256,7 @@ void process_kill(struct process *process)
 	}
 	process_ended(process);
 	while (world.current && world.current->process == process)
-		leave_task();
+		stack_leave(world.current);
 }
 
 void process_stop(struct process *process, uint64_t duration_ns)
@@ -373,7 +267,7 @@ void process_stop(struct process *process, uint64_t duration_ns)
 	if (process->stopped_until_ns < until_ns)
 		process->stopped_until_ns = until_ns;
 	if (world.current && world.current->process == process)
-		leave_task();
+		stack_leave(world.current);
 }
 
 static void bury(void)
@@ -478,7 +372,9 @@ void world_run(void)
 		}
 		mix(task->id);
 		starting = task;
-		enter_task(task);
+		world.current = task;
+		stack_enter(task);
+		world.current = NULL;
 		bury();
 	}
 }

@@ -13,6 +13,7 @@
 
 #include "kvm/vmm/command.h"
 #include "kvm/vmm/control_socket.h"
+#include "kvm/vmm/doubt.h"
 #include "kvm/vmm/progress.h"
 #include "kvm/vmm/report_format.h"
 #include "kvm/vmm/report_json.h"
@@ -186,6 +187,71 @@ static void numa_nodes_of_a_guest_show(void **state)
 	json_decref(status);
 }
 
+/* Who decides must see what he decides about. */
+static void a_doubt_shows_with_what_resolves_it(void **state)
+{
+	const struct ramlift_doubt doubt = {
+		.guest = "db1",
+		.session = "00112233445566778899aabbccddeeff",
+		.generation = 3,
+		.peer = "10.0.0.2:7440",
+		.time_s = 86400,
+	};
+	char hint[DOUBT_HINT_BYTES];
+	json_t *status;
+	char *text;
+
+	(void)state;
+	doubt_hint(hint, &doubt, true);
+	assert_non_null(strstr(hint, "ramlift resolve db1 --source --yes"));
+	assert_non_null(strstr(hint, "ramlift resolve db1 --destination"));
+	assert_null(strstr(hint, "--ask"));
+	doubt_hint(hint, &doubt, false);
+	assert_non_null(strstr(hint, "ramlift resolve db1 --ask"));
+	assert_true(strlen(hint) < sizeof(hint) - 1);
+	status = json_pack("{s:s, s:s, s:o, s:s}", "guest", "db1", "state", "in-doubt", "doubt",
+			   doubt_json(&doubt), "hint", hint);
+	text = table_text(report_table_guest, status);
+	assert_non_null(strstr(text, "10.0.0.2:7440 since 1970-01-02 00:00:00 UTC"));
+	assert_non_null(strstr(text, "00112233445566778899aabbccddeeff, generation 3"));
+	assert_non_null(strstr(text, "ramlift resolve db1 --source --yes"));
+	/* There is no process. */
+	assert_null(strstr(text, "process  "));
+	free(text);
+	json_decref(status);
+}
+
+/* The longest names do not push the commands out. */
+static void hints_are_never_cut(void **state)
+{
+	struct ramlift_doubt doubt = { .generation = 1 };
+	struct ramlift_error error;
+	char hint[DOUBT_HINT_BYTES];
+
+	(void)state;
+	memset(doubt.guest, 'g', sizeof(doubt.guest) - 1);
+	memset(doubt.peer, 'p', 300);
+	doubt_hint(hint, &doubt, false);
+	assert_non_null(strstr(hint, "(in QEMU: 'cont')"));
+	doubt_hint(hint, &doubt, true);
+	assert_non_null(strstr(hint, "destroys its data"));
+	assert_int_equal(doubt_refuse(&doubt, &error), -EBUSY);
+}
+
+static void a_resolution_is_part_of_the_last_migration(void **state)
+{
+	json_t *status =
+		json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s}}", "guest", "db1", "state",
+			  "running", "last_migration", "outcome", "in-doubt", "direction",
+			  "outgoing", "to", "b:7440", "resolved", "source", "resolved_by", "fence");
+	char *text = table_text(report_table_guest, status);
+
+	(void)state;
+	assert_non_null(strstr(text, "by the word of the fence: it is the source's"));
+	free(text);
+	json_decref(status);
+}
+
 static void odd_json_is_no_problem(void **state)
 {
 	static const char *const odd[] = {
@@ -255,6 +321,9 @@ int main(void)
 		cmocka_unit_test(table_has_the_downtime_in_order),
 		cmocka_unit_test(rails_show_where_there_are_several),
 		cmocka_unit_test(numa_nodes_of_a_guest_show),
+		cmocka_unit_test(a_doubt_shows_with_what_resolves_it),
+		cmocka_unit_test(hints_are_never_cut),
+		cmocka_unit_test(a_resolution_is_part_of_the_last_migration),
 		cmocka_unit_test(odd_json_is_no_problem),
 		cmocka_unit_test(progress_is_one_line),
 		cmocka_unit_test(figures_are_readable),
