@@ -29,6 +29,7 @@ static int tls_try(struct stream *stream, enum tls_act act, void *data, size_t n
 
 	*done = 0;
 	pthread_mutex_lock(&stream->lock);
+	stream->why = 0;
 	ERR_clear_error();
 	errno = 0;
 	if (act == TLS_FLUSH) {
