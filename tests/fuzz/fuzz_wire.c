@@ -146,10 +146,9 @@ FUZZ(answer, struct answer, check_answer)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const decoders[])(const uint8_t *data, size_t size) = {
-		fuzz_header,  fuzz_offer,	 fuzz_accept,	fuzz_slice_key,
-		fuzz_abort,   fuzz_final,	 fuzz_prepared, fuzz_commit,
-		fuzz_started, fuzz_stream_piece, fuzz_register, fuzz_retire,
-		fuzz_lane_message, fuzz_ask, fuzz_answer,
+		fuzz_header,   fuzz_offer,    fuzz_accept,	 fuzz_slice_key, fuzz_abort,
+		fuzz_final,    fuzz_prepared, fuzz_commit,	 fuzz_started,	 fuzz_stream_piece,
+		fuzz_register, fuzz_retire,   fuzz_lane_message, fuzz_ask,	 fuzz_answer,
 	};
 	uint8_t *payload;
 
