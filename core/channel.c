@@ -76,14 +76,12 @@ int channel_send(struct channel *channel, enum message_type type, const void *pa
 	struct wire_header header = { .type = type, .length_bytes = length_bytes };
 	uint64_t deadline_ns = clock_now_ns() + channel->heartbeat_ns;
 	uint8_t bytes[WIRE_HEADER_BYTES];
+	struct iovec vectors[] = { { bytes, sizeof(bytes) }, { (void *)payload, length_bytes } };
 	int ret;
 
 	wire_header_encode(&header, bytes);
 	pthread_mutex_lock(&channel->send_lock);
-	ret = stream_send(channel->stream, bytes, sizeof(bytes), deadline_ns, channel->stop_fd);
-	if (!ret)
-		ret = stream_send(channel->stream, payload, length_bytes, deadline_ns,
-				  channel->stop_fd);
+	ret = stream_send_vectors(channel->stream, vectors, 2, deadline_ns, channel->stop_fd);
 	if (ret) /* the frame may be torn: nothing may follow it */
 		shutdown(stream_fd(channel->stream), SHUT_RDWR);
 	pthread_mutex_unlock(&channel->send_lock);

@@ -59,8 +59,7 @@ int stream_send(struct stream *stream, const void *data, size_t n, uint64_t dead
 int stream_receive(struct stream *stream, void *data, size_t n, uint64_t deadline_ns,
 		   int interrupt_fd);
 
-/* As stream_send() of each of them, but in few and large records; the vectors are used up. Not for
- * a plain stream. */
+/* As stream_send() of each of them, but in few and large records; the vectors are used up. */
 int stream_send_vectors(struct stream *stream, struct iovec *vectors, unsigned n,
 			uint64_t deadline_ns, int interrupt_fd);
 

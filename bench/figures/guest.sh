@@ -18,7 +18,7 @@ measure()
 
 	read -r rate cpu < <(ib_write_bw 65536 4 $((mib << 20))) && [[ -n ${cpu:-} ]] || return 1
 	sample ib_write_bw MiB/s "$rate"
-	on B ./inside receive 7440 --once --insecure >&2 || return 1
+	on B ./inside receive 7440 --once >&2 || return 1
 	on A ./inside run bench --memory "${mib}M" --workload hot=0,fill=100 >&2 || return 1
 	on A "$ramlift" migrate bench --to "$to:7440" --transport rdma --insecure --json --quiet >"$logs/client.log" ||
 		{ cat "$logs/client.log" >&2; return 1; }

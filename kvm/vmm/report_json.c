@@ -95,6 +95,7 @@ static json_t *lane(unsigned index, const struct ramlift_lane_stats *lane)
 
 	add(object, "lane", index);
 	add(object, "rail", lane->rail);
+	set(object, "lost", json_boolean(lane->lost));
 	set(object, "numa_node", json_integer(lane->numa_node));
 	add(object, "bytes_sent", lane->bytes_sent);
 	add(object, "writes", lane->writes);

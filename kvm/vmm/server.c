@@ -175,7 +175,7 @@ static void signal_session(struct server *server)
 	if (outgoing)
 		ret = server_cancel_migration(server);
 	else if (!outgoing && server->destination)
-		ret = ramlift_destination_cancel(server->destination);
+		ret = server_cancel_incoming(server);
 	fprintf(stderr, "ramlift: %s; interrupt again to stop\n",
 		ret ? "too late to cancel, the guest is being handed over"
 		    : "cancelling the migration");

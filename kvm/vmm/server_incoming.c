@@ -147,6 +147,14 @@ static void tell_outcome(struct server *server, int ret, const struct ramlift_er
 	pthread_mutex_unlock(&server->lock);
 }
 
+int server_cancel_incoming(struct server *server)
+{
+	int ret = ramlift_destination_cancel(server->destination);
+
+	server->cancelled |= !ret;
+	return ret;
+}
+
 /* A destination that was cancelled stays so: the next session needs a new one, on the same port. */
 static int renew(struct server *server, struct ramlift_error *error)
 {
@@ -161,6 +169,7 @@ static int renew(struct server *server, struct ramlift_error *error)
 	ret = ramlift_destination_new(&server->incoming_config, &fresh, error);
 	pthread_mutex_lock(&server->lock);
 	server->destination = fresh;
+	server->cancelled = false;
 	/* Who wanted the end meanwhile found nothing to cancel. */
 	if (fresh && (server->stop_after || server->state == SERVER_STOPPED))
 		ramlift_destination_cancel(fresh);
@@ -171,11 +180,12 @@ static int renew(struct server *server, struct ramlift_error *error)
 /* After a session without a guest. True: listen again. */
 static bool goes_on(struct server *server, struct ramlift_error *error)
 {
-	bool stopping;
+	bool stopping, cancelled;
 
 	server_close_control(server);
 	pthread_mutex_lock(&server->lock);
 	stopping = server->stop_after || server->state == SERVER_STOPPED;
+	cancelled = server->cancelled;
 	server->incoming_failed = server->incoming.once && !stopping;
 	server->state = stopping || server->incoming.once ? SERVER_STOPPED : SERVER_WAITING;
 	server->place.name[0] = '\0';
@@ -189,7 +199,8 @@ static bool goes_on(struct server *server, struct ramlift_error *error)
 		return false;
 	/* An error that is there at once, again and again, must not fill a disk with lines. */
 	clock_sleep_until(clock_now_ns() + 200 * NS_PER_MS);
-	if (error->code == -ECANCELED && renew(server, error)) {
+	/* A source that has cancelled may come again at once: then the port stays open. */
+	if (cancelled && renew(server, error)) {
 		fprintf(stderr, "ramlift receive: %s\n", error->text);
 		pthread_mutex_lock(&server->lock);
 		server->incoming_failed = true;

@@ -80,6 +80,7 @@ struct server {
 	/* Stays for as long as the guest, to answer a source that is in doubt. */
 	struct ramlift_destination *destination;
 	bool receiving; /* until the guest is ours */
+	bool cancelled; /* the destination, by us: it is of no use any more */
 	struct ramlift_destination_config incoming_config;
 	char listen[320];
 	pthread_t incoming_thread;
@@ -130,6 +131,9 @@ int server_migrate(struct server *server, uint64_t client, const json_t *request
 
 /* Cancel the migration that runs; what ramlift_source_cancel() returns. The lock is held. */
 int server_cancel_migration(struct server *server);
+
+/* The same for the destination, which there must be; under the lock. */
+int server_cancel_incoming(struct server *server);
 
 /* Fill in a migration as the request says; server_migration_request.c. */
 int migration_prepare(struct server *server, const json_t *request, struct migration *migration,

@@ -125,7 +125,7 @@ static int handle_cancel(struct server *server, uint64_t client, const json_t *r
 	if (server->state == SERVER_MIGRATING)
 		ret = server_cancel_migration(server);
 	else if (server->state == SERVER_INCOMING && server->destination)
-		ret = ramlift_destination_cancel(server->destination);
+		ret = server_cancel_incoming(server);
 	if (ret == -EALREADY)
 		return error_set(error, ret,
 				 "too late to cancel: guest %s is being handed over to the "

@@ -101,6 +101,16 @@ goes_on()
 	[[ $(status "$1" .guest_check.failures) == 0 ]] || fail "the guest lost pages: $(status "$1" .)"
 }
 
+# Guest memory of process $1, of whatever pages, is not written to core dumps.
+stays_out_of_dumps()
+{
+	local flags
+
+	flags=$(awk '/^[0-9a-f]+-[0-9a-f]+ / { guest = /ramlift-guest/ } guest && /^VmFlags/' "/proc/$1/smaps")
+	[[ -n $flags ]] || fail "process $1 has no guest memory"
+	! grep -qvw dd <<<"$flags" || fail "guest memory would be dumped: $flags"
+}
+
 migrate()
 {
 	on A migrate guest --to "127.0.0.1:$port" --transport tcp --quiet --json "$@" >"$work/result" 2>"$work/migrate.log"

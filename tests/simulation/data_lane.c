@@ -127,7 +127,8 @@ static void complete(void *context)
 	struct endpoint *source = write->source;
 	struct data_lane *lane = &source->lanes[write->lane];
 	uint64_t most_ns = one_in(20) ? 5 * NS_PER_MS : 5 * NS_PER_US;
-	uint64_t land_ns = world.now_ns + random_below(lane->broken ? NS_PER_S / 2 : most_ns);
+	uint64_t late_ns = one_in(2) ? 10 * NS_PER_MS : NS_PER_S / 2;
+	uint64_t land_ns = world.now_ns + random_below(lane->broken ? late_ns : most_ns);
 
 	write->completed = true;
 	lane->n_queued--;

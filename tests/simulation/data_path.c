@@ -230,18 +230,31 @@ void data_path_forget(const struct process *process)
 	}
 }
 
-bool data_path_break_lane(unsigned lane)
+/* Preferably one that has something on its way. */
+static unsigned choose_lane(const struct endpoint *endpoint)
+{
+	unsigned chosen = (unsigned)random_below(endpoint->params.n_lanes), n = 0;
+
+	for (unsigned i = 0; i < endpoint->params.n_lanes; i++) {
+		if (endpoint->lanes[i].n_queued && !random_below(++n))
+			chosen = i;
+	}
+	return chosen;
+}
+
+void data_path_break_lane(void)
 {
 	for (struct endpoint *endpoint = endpoints; endpoint; endpoint = endpoint->next) {
+		unsigned lane;
+
 		if (!endpoint->at_source || !endpoint->open || !endpoint->process->alive)
 			continue;
-		lane %= endpoint->params.n_lanes;
+		lane = choose_lane(endpoint);
 		happened(20, "lane %u breaks", lane);
 		endpoint->lanes[lane].broken = true;
 		task_wake(endpoint);
-		return true;
+		return;
 	}
-	return false;
 }
 
 unsigned data_path_endpoints(const struct process *process)

@@ -18,8 +18,8 @@ void data_path_end(void);
 
 const struct ramlift_transport *data_path(void);
 
-/* Kill a lane of the latest session, at the source's end; false: there is none. */
-bool data_path_break_lane(unsigned lane);
+/* Kill a lane of the latest session, if there is one, at the source's end. */
+void data_path_break_lane(void);
 
 /* Endpoints that a process has open, and slices that it has registered. */
 unsigned data_path_endpoints(const struct process *process);

@@ -46,6 +46,7 @@ void guests_end(void)
 		copies = copy->next;
 		__real_free(copy->protected_);
 		__real_free(copy->noted);
+		__real_free(copy->harvested);
 		__real_free(copy);
 	}
 }
@@ -164,9 +165,11 @@ static void allow_tracking(struct copy *copy)
 {
 	__real_free(copy->protected_);
 	__real_free(copy->noted);
+	__real_free(copy->harvested);
 	copy->protected_ = __real_calloc(copy->n_pages, sizeof(*copy->protected_));
 	copy->noted = __real_calloc(copy->n_pages, sizeof(*copy->noted));
-	if (!copy->protected_ || !copy->noted)
+	copy->harvested = __real_calloc(copy->n_pages, sizeof(*copy->harvested));
+	if (!copy->protected_ || !copy->noted || !copy->harvested)
 		abort();
 }
 
@@ -376,6 +379,42 @@ const struct ramlift_guest_ops copy_guest_ops = {
 	.load_state = load_state,
 };
 
+/* Rule 1: protected again before it is published. */
+static void harvest(struct copy *copy)
+{
+	uint64_t first_pages = copy->regions[0].size_bytes / RAMLIFT_PAGE_BYTES, n;
+	const uint64_t *pages = copy->harvested;
+
+	while (copy->harvesting)
+		task_wait(&copy->harvesting, NEVER_NS);
+	copy->harvesting = true;
+	n = copy->n_noted;
+	memcpy(copy->harvested, copy->noted, n * sizeof(*pages));
+	copy->n_noted = 0;
+	for (uint64_t i = 0; i < n; i++)
+		copy->protected_[pages[i]] = true;
+	task_sleep(random_below(one_in(4) ? 5000000 : 50000));
+	for (uint64_t i = 0; i < n; i++) {
+		bool second = pages[i] >= first_pages;
+
+		ramlift_dirty_mark(copy->sink, second, pages[i] - (second ? first_pages : 0), 1);
+	}
+	copy->harvesting = false;
+	task_wake(&copy->harvesting);
+}
+
+/* As a KVM host's: rings are emptied all the time. */
+static void *harvester(void *argument)
+{
+	struct copy *copy = argument;
+
+	while (copy->tracking) {
+		harvest(copy);
+		task_wait(&copy->tracking, world.now_ns + random_below(10000000));
+	}
+	return NULL;
+}
+
 static int dirty_start(void *context, struct ramlift_dirty_sink *sink, struct ramlift_error *error)
 {
 	struct copy *copy = context;
@@ -388,36 +427,18 @@ static int dirty_start(void *context, struct ramlift_dirty_sink *sink, struct ra
 	for (uint64_t page = 0; page < copy->n_pages; page++)
 		copy->protected_[page] = true;
 	copy->tracking = true;
+	copy->harvester = task_new(copy->process, "harvester", harvester, copy);
 	task_point();
 	return 0;
 }
 
-/* Rule 1: protected again before it is published. */
 static int dirty_harvest(void *context, struct ramlift_error *error)
 {
-	struct copy *copy = context;
-	uint64_t n = copy->n_noted, first_pages = copy->regions[0].size_bytes / RAMLIFT_PAGE_BYTES;
-	uint64_t *pages;
 	int ret = told_to_fail("harvest", EIO, error);
 
-	if (ret)
-		return ret;
-	pages = malloc((n + 1) * sizeof(*pages));
-	if (!pages)
-		return error_set(error, -ENOMEM, "no memory for the harvest");
-	memcpy(pages, copy->noted, n * sizeof(*pages));
-	copy->n_noted = 0;
-	for (uint64_t i = 0; i < n; i++)
-		copy->protected_[pages[i]] = true;
-	task_sleep(random_below(one_in(8) ? 2000000 : 50000));
-	for (uint64_t i = 0; i < n; i++) {
-		bool second = pages[i] >= first_pages;
-
-		ramlift_dirty_mark(copy->sink, second, pages[i] - (second ? first_pages : 0), 1);
-	}
-	free(pages);
-	task_point();
-	return 0;
+	if (!ret)
+		harvest(context);
+	return ret;
 }
 
 static int dirty_limit(void *context, uint64_t pages_per_second, struct ramlift_error *error)
@@ -436,8 +457,9 @@ static void dirty_stop(void *context)
 	struct copy *copy = context;
 
 	copy->tracking = false;
+	task_wake(&copy->tracking);
+	pthread_join((pthread_t)copy->harvester, NULL);
 	copy->sink = NULL;
-	task_point();
 }
 
 const struct ramlift_dirty_source_ops copy_dirty_ops = {

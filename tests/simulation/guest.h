@@ -25,9 +25,10 @@ struct copy {
 
 	struct ramlift_source *source; /* to tell of what devices have written */
 	struct ramlift_dirty_sink *sink;
-	bool tracking;
+	bool tracking, harvesting;
+	struct task *harvester;
 	bool *protected_;
-	uint64_t *noted;
+	uint64_t *noted, *harvested;
 	uint64_t n_noted;
 	uint64_t limit;
 	bool limitable, busy;

@@ -96,7 +96,7 @@ static bool is_over(uint64_t begin_ns, const char *what)
 	return false;
 }
 
-/* The guest is to run again: where, is what has to be found out. */
+/* The journal is in doubt, or the source's process is gone: whose is the guest? */
 static void recover_source(void)
 {
 	uint64_t begin_ns = world.now_ns;
@@ -112,7 +112,9 @@ static void recover_source(void)
 	}
 	happened(80, "the guest is the %s's",
 		 scenario.owner == RAMLIFT_OWNER_SOURCE ? "source" : "destination");
-	if (scenario.owner == RAMLIFT_OWNER_SOURCE)
+	if (side_is_alive(&scenario.source) && scenario.owner == RAMLIFT_OWNER_DESTINATION)
+		violated("the guest runs at the source, and is said to be the destination's");
+	if (!side_is_alive(&scenario.source) && scenario.owner == RAMLIFT_OWNER_SOURCE)
 		side_start(&scenario.source);
 }
 
@@ -128,8 +130,10 @@ static void await_source(void)
 	/* It ends by itself when the guest is gone, or left in doubt. */
 	while (side_is_alive(&scenario.source) && scenario.source.quit)
 		task_sleep(NS_PER_MS);
-	if (!side_is_alive(&scenario.source) && scenario.owner != RAMLIFT_OWNER_DESTINATION)
+	if ((!side_is_alive(&scenario.source) && scenario.owner != RAMLIFT_OWNER_DESTINATION) ||
+	    scenario.source.refused_in_doubt)
 		recover_source();
+	scenario.source.refused_in_doubt = false;
 }
 
 /* End a process and see that it leaves nothing behind. */
@@ -150,7 +154,7 @@ static void end_side(struct side *side)
 
 void *operator_main(void *context)
 {
-	unsigned attempts = scenario.harmless ? 3 : 1 + (unsigned)random_below(3);
+	unsigned attempts = scenario.harmless ? 8 : 1 + (unsigned)random_below(3);
 
 	(void)context;
 	side_start(&scenario.destination);

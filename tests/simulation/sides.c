@@ -187,6 +187,7 @@ static void migrate(struct side *side)
 	if (ret && (error.code != ret || !error.text[0]))
 		violated("the source returns %d without a sentence", ret);
 	take_outcome(side, ret);
+	side->refused_in_doubt = ret == -EBUSY && !strncmp(error.text, "IN DOUBT", 8);
 	if (side->process->n_allocations != n_before)
 		violated("the source leaks %d allocations",
 			 (int)side->process->n_allocations - (int)n_before);

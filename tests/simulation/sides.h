@@ -15,7 +15,8 @@ struct side {
 	struct ramlift_source *source;
 	struct ramlift_destination *destination;
 	bool asked, busy, quit, arrived, settling;
-	unsigned n_callers; /* of cancel */
+	bool refused_in_doubt; /* its journal says so, though the guest runs here */
+	unsigned n_callers;    /* of cancel */
 	enum ramlift_phase phase;
 	struct ramlift_source_config config;
 };

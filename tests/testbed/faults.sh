@@ -72,12 +72,20 @@ end_watch()
 	done | sort -n | awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { printf "%.1f", gap }')
 }
 
-# Send the guest away; what `ramlift migrate` said of it is in $outcome, "none" where it cannot have heard anything.
+# What `ramlift migrate` said of the last attempt, "none" where it cannot have heard anything.
+attempt_outcome()
+{
+	local said
+
+	said=$(jq -r '.outcome // "none"' "$logs/host$home.result" 2>/dev/null)
+	echo "${said:-none}"
+}
+
+# Send the guest away.
 attempt()
 {
 	on "$home" ./witness attempt guest --to "host$away:7440" --transport rdma --lanes 2 --verify "${patience[@]}" "$@"
-	outcome=$(jq -r '.outcome // "none"' "$logs/host$home.result" 2>/dev/null)
-	outcome=${outcome:-none}
+	outcome=$(attempt_outcome)
 }
 
 # The guest migrates, with nothing in the way.

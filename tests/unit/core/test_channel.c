@@ -41,6 +41,11 @@ static void connect_pair(int *a, int *b)
  * channel is test_stream.c's business. */
 static const uint8_t *secret; /* NULL: plain */
 
+union accepted {
+	struct stream *stream;
+	int fd; /* before */
+};
+
 static void *accept_thread(void *argument)
 {
 	struct stream **stream = argument;
@@ -53,10 +58,7 @@ static void *accept_thread(void *argument)
 
 static void open_pair(uint64_t heartbeat_ns, struct channel **a, struct channel **b)
 {
-	union {
-		struct stream *stream;
-		int fd;
-	} accepted;
+	union accepted accepted;
 	struct stream *stream;
 	pthread_t thread;
 	int fd;
@@ -488,6 +490,40 @@ static void test_a_flood_does_not_hold_up_the_close(void **unused)
 	close(flood.fd);
 }
 
+/* ---- records ---- */
+
+/* Where they end is of no meaning: a message may come with others in one, or in pieces. */
+static void test_messages_and_records(void **unused)
+{
+	enum { MESSAGES = 5, BYTES = WIRE_HEADER_BYTES + 3 };
+	struct wire_header header = { MESSAGE_FINAL, 3 };
+	uint8_t bytes[MESSAGES * BYTES];
+	union accepted accepted;
+	struct channel *channel;
+	struct stream *stream;
+	pthread_t thread;
+	int fd;
+
+	(void)unused;
+	connect_pair(&fd, &accepted.fd);
+	assert_int_equal(pthread_create(&thread, NULL, accept_thread, &accepted), 0);
+	assert_int_equal(stream_connect_lane(fd, secret, LONG_NS, NEVER, &stream, NULL), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(channel_open(accepted.stream, PATIENT_NS, &channel, NULL), 0);
+	for (unsigned i = 0; i < MESSAGES; i++) {
+		wire_header_encode(&header, bytes + (size_t)i * BYTES);
+		memcpy(bytes + (size_t)i * BYTES + WIRE_HEADER_BYTES, "abc", 3);
+	}
+	/* Four and a half, and the other half. */
+	assert_int_equal(stream_send(stream, bytes, 4 * BYTES + 5, LONG_NS, NEVER), 0);
+	for (unsigned i = 0; i < MESSAGES - 1; i++)
+		free(receive(channel));
+	assert_int_equal(stream_send(stream, bytes + 4 * BYTES + 5, BYTES - 5, LONG_NS, NEVER), 0);
+	free(receive(channel));
+	stream_free(stream);
+	channel_close(channel);
+}
+
 /* ---- several threads ---- */
 
 #define SENDERS		8u
@@ -641,6 +677,7 @@ int main(void)
 		cmocka_unit_test(test_last_words_arrive),
 		cmocka_unit_test(test_closing_with_bytes_unread_is_orderly),
 		cmocka_unit_test(test_a_flood_does_not_hold_up_the_close),
+		cmocka_unit_test(test_messages_and_records),
 		cmocka_unit_test(test_senders_do_not_interleave),
 		cmocka_unit_test(test_more_messages_than_the_queue_holds),
 		cmocka_unit_test(test_closing_with_a_full_queue),
@@ -652,6 +689,7 @@ int main(void)
 		cmocka_unit_test(test_deadline_and_interruption),
 		cmocka_unit_test(test_idle_channels_live),
 		cmocka_unit_test(test_last_words_arrive),
+		cmocka_unit_test(test_messages_and_records),
 		cmocka_unit_test(test_senders_do_not_interleave),
 		cmocka_unit_test(test_more_messages_than_the_queue_holds),
 		cmocka_unit_test(test_closing_with_a_full_queue),

@@ -489,6 +489,28 @@ static void test_noise(void **unused)
 	}
 }
 
+/* Closing with bytes unread would reset the connection, and the answer could be lost. */
+static void test_a_refusal_arrives(void **unused)
+{
+	char bytes[1000] = "RLPLAIN\n";
+	struct end ends[2];
+	int fd;
+
+	(void)unused;
+	rig_ends(ends);
+	fd = ends[SOURCE].fd;
+	assert_int_equal(send_all(fd, bytes, sizeof(bytes), LONG_NS, NEVER), 0);
+	rig_start(&ends[DESTINATION], false);
+	assert_int_equal(receive_all(fd, bytes, 8, LONG_NS, NEVER), 0);
+	assert_memory_equal(bytes, "RLTLS13\n", 8);
+	assert_int_equal(wait_for_fd(fd, POLLIN, LONG_NS, NEVER), 0);
+	assert_int_equal(recv(fd, bytes, sizeof(bytes), 0), 0); /* and no ECONNRESET */
+	rig_join(&ends[DESTINATION]);
+	assert_int_equal(recv(fd, bytes, sizeof(bytes), 0), 0);
+	rig_assert_refused(&ends[DESTINATION], -EPROTO, "speaks no TLS");
+	close(fd);
+}
+
 /* ---- peers that are slow, or go away ---- */
 
 static void wait_for_nobody(unsigned which, unsigned kind, bool half)
@@ -677,6 +699,7 @@ int main(void)
 		cmocka_unit_test(test_no_certificate),
 		cmocka_unit_test(test_an_old_tls),
 		cmocka_unit_test(test_noise),
+		cmocka_unit_test(test_a_refusal_arrives),
 		cmocka_unit_test(test_peers_that_stall_or_leave),
 		cmocka_unit_test(test_interruption),
 		cmocka_unit_test(test_lanes),

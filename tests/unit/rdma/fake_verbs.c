@@ -55,7 +55,12 @@ void fake_fail_call(unsigned nth)
 
 bool fake_has_failed(void)
 {
-	return fake.failed;
+	bool failed;
+
+	pthread_mutex_lock(&fake_lock);
+	failed = fake.failed;
+	pthread_mutex_unlock(&fake_lock);
+	return failed;
 }
 
 /* Completion queues. */
