@@ -341,7 +341,7 @@ static void *run_twice(void *argument)
 
 static void dawdle_over_discard(void *guest)
 {
-	usleep(500000);
+	usleep(1500000);
 	fake_guest_ops.discard(guest);
 }
 
@@ -375,6 +375,8 @@ static void test_again_at_once(void **unused)
 	pair->source_config.bandwidth_bytes_per_s = 0;
 	assert_int_equal(ramlift_source_new(&pair->source_config, &pair->source, NULL), 0);
 	ret = ramlift_source_run(pair->source, &pair->source_error);
+	if (ret) /* nobody else comes */
+		ramlift_destination_cancel(pair->destination);
 	pair_join(pair);
 	pair_assert_moved(pair, ret);
 	door_fini(&door);
