@@ -48,7 +48,7 @@ static void fuzz_header(const uint8_t *data, size_t size)
 		return;
 	}
 	CHECK(header.type > 0 && header.type < MESSAGE_TYPE_COUNT);
-	CHECK(header.length_bytes <= WIRE_MAX_STATE_BYTES + 64);
+	CHECK(header.length_bytes <= WIRE_MAX_STATE_BYTES + 1024);
 	wire_header_encode(&header, again);
 	CHECK(!memcmp(again, data, WIRE_HEADER_BYTES));
 }
