@@ -369,6 +369,9 @@ int ramlift_destination_run(struct ramlift_destination *destination,
 		ret = begin(destination, &newcomer, &error);
 	if (ret && !error.code)
 		error_set(&error, ret, "receiving failed: %s", strerror(-ret));
+	/* A source that tries again at once waits until all is cleaned up here. */
+	cancelled = atomic_load(&session->fate) == SESSION_CANCELLED;
+	admission_done(destination->admission, !ret || cancelled);
 	/* Rule 7: "it never runs" is only said when that is sure. Silence leaves the source in
 	 * doubt, and the guest where it is. */
 	if (ret && (ret != -EINPROGRESS || session->phase != RAMLIFT_PHASE_COMMITTED)) {
@@ -380,8 +383,6 @@ int ramlift_destination_run(struct ramlift_destination *destination,
 	channel_close(session->channel);
 	session->channel = NULL;
 	session_enter(session, ret ? RAMLIFT_PHASE_FAILED : RAMLIFT_PHASE_DONE);
-	cancelled = atomic_load(&session->fate) == SESSION_CANCELLED;
-	admission_done(destination->admission, !ret || cancelled);
 	if (ret && caller_error)
 		*caller_error = error;
 	return ret;

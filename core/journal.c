@@ -197,7 +197,7 @@ static int read_all(int fd, char **text, size_t *n_bytes)
 static int read_history(int fd, const char *path, struct journal_history *history,
 			struct ramlift_error *error)
 {
-	unsigned bad_line;
+	unsigned bad_line = 0;
 	size_t n_bytes = 0;
 	char *text = NULL;
 	int ret = read_all(fd, &text, &n_bytes);

@@ -175,10 +175,17 @@ static int take_piece(struct session *session, const struct message *message,
 		      struct ramlift_error *error)
 {
 	struct stream_piece piece;
+	int ret;
 
 	if (stream_piece_decode(message->payload, message->length_bytes, &piece))
 		return error_set(error, -EPROTO, "the peer's STREAM makes no sense");
-	return session->carry(session->carrier, piece.stream, piece.bytes, piece.n_bytes, error);
+	ret = session->carry(session->carrier, piece.stream, piece.bytes, piece.n_bytes, error);
+	if (ret == -ETIMEDOUT) { /* not to be taken for the end of a wait for messages */
+		ret = -EIO;
+		if (error)
+			error->code = ret;
+	}
+	return ret;
 }
 
 /* Messages that mean the same in every phase that allows them; *taken: it was one of those. */

@@ -164,7 +164,7 @@ int tls_result(const SSL *ssl, int ret, short *events, unsigned long *why)
 
 /* ---- in words ---- */
 
-#define ALERT(name) SSL_AD_REASON_OFFSET + SSL_AD_##name
+#define ALERT(name) (SSL_AD_REASON_OFFSET + SSL_AD_##name)
 #define BY_CA	    1u
 #define BY_KEY	    2u
 

@@ -79,7 +79,7 @@ static int become(const char *user, struct ramlift_error *error)
 int privileges_drop(const char *user, bool keep_low_ports, struct ramlift_error *error)
 {
 	uint64_t kept = BIT(CAP_IPC_LOCK) | (keep_low_ports ? BIT(CAP_NET_BIND_SERVICE) : 0);
-	uint64_t permitted;
+	uint64_t permitted = 0;
 	int ret;
 
 	ret = get_capabilities(&permitted);

@@ -82,7 +82,7 @@ static void lanes(FILE *out, const json_t *result)
 			format_rate(rate, read_number(lane, "busy_rate_bytes_per_s")));
 		if (rails)
 			rail_columns(out, lane);
-		fprintf(out, "\n");
+		fprintf(out, read_flag(lane, "lost") ? "  lost\n" : "\n");
 	}
 }
 

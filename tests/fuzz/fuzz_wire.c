@@ -48,7 +48,7 @@ static void fuzz_header(const uint8_t *data, size_t size)
 		return;
 	}
 	CHECK(header.type > 0 && header.type < MESSAGE_TYPE_COUNT);
-	CHECK(header.length_bytes <= WIRE_MAX_STATE_BYTES + 64);
+	CHECK(header.length_bytes <= WIRE_MAX_STATE_BYTES + 1024);
 	wire_header_encode(&header, again);
 	CHECK(!memcmp(again, data, WIRE_HEADER_BYTES));
 }
@@ -74,6 +74,20 @@ static void check_accept(const struct accept *accept, const uint8_t *payload, si
 	CHECK(accept->n_rails && accept->n_rails <= RAMLIFT_MAX_RAILS);
 	for (unsigned i = 0; i < accept->n_rails; i++)
 		CHECK(accept->rails[i].family < RAIL_FAMILY_COUNT);
+}
+
+static void check_ask(const struct ask *ask, const uint8_t *payload, size_t size)
+{
+	(void)payload;
+	(void)size;
+	check_text(ask->name, sizeof(ask->name));
+}
+
+static void check_answer(const struct answer *answer, const uint8_t *payload, size_t size)
+{
+	(void)payload;
+	(void)size;
+	CHECK(answer->word < ANSWER_COUNT);
 }
 
 static void check_abort(const struct abort_message *message, const uint8_t *payload, size_t size)
@@ -125,13 +139,16 @@ FUZZ(prepared, struct prepared, nothing_to_check)
 FUZZ(commit, struct commit, nothing_to_check)
 FUZZ(started, struct started, nothing_to_check)
 FUZZ(stream_piece, struct stream_piece, check_stream_piece)
+FUZZ(lane_message, struct lane_message, nothing_to_check)
+FUZZ(ask, struct ask, check_ask)
+FUZZ(answer, struct answer, check_answer)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const decoders[])(const uint8_t *data, size_t size) = {
-		fuzz_header,  fuzz_offer,	 fuzz_accept,	fuzz_slice_key,
-		fuzz_abort,   fuzz_final,	 fuzz_prepared, fuzz_commit,
-		fuzz_started, fuzz_stream_piece, fuzz_register, fuzz_retire,
+		fuzz_header,   fuzz_offer,    fuzz_accept,	 fuzz_slice_key, fuzz_abort,
+		fuzz_final,    fuzz_prepared, fuzz_commit,	 fuzz_started,	 fuzz_stream_piece,
+		fuzz_register, fuzz_retire,   fuzz_lane_message, fuzz_ask,	 fuzz_answer,
 	};
 	uint8_t *payload;
 

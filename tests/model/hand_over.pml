@@ -92,8 +92,9 @@ chan answers = [1] of { mtype, byte };
 /* What was seen: for the stranger, and for the claims. */
 bool sent_final[SESSIONS + 1], sent_commit[SESSIONS + 1];
 bool has_run[SESSIONS + 1];	 /* at the destination */
-bool said_never[SESSIONS + 1];	 /* to the source, by ANSWER or by ABORT after COMMIT */
-bool said_started[SESSIONS + 1]; /* to the source, by ANSWER */
+bool refused[SESSIONS + 1];	 /* ABORT after COMMIT, heard by the source */
+bool said_never[SESSIONS + 1];	 /* ANSWERs */
+bool said_started[SESSIONS + 1];
 bool lost = false;		 /* a copy has died with its process, or the power was cut */
 
 #define source_cut	(caller != SOURCE || !linked)
@@ -107,7 +108,7 @@ bool lost = false;		 /* a copy has died with its process, or the power was cut *
 #define running	       ((source_guest == RUNS) + destination_guests)
 #define switching      (source_phase == STOP_AND_COPY || source_phase == HAND_OVER || source_phase == COMMITTED || destination_phase == COMMITTED)
 #define declared       (switching || source_phase == IN_DOUBT || lost || (!source_up && source_guest == PAUSED))
-#define contradicts(s) ((said_never[s] && (has_run[s] || destination_journal[s] == STARTED_WRITTEN)) || \
+#define contradicts(s) ((refused[s] && has_run[s]) || (said_never[s] && (has_run[s] || destination_journal[s] == STARTED_WRITTEN)) || \
 			(said_started[s] && destination_journal[s] != STARTED_WRITTEN))
 #define resting	       (source_phase == IDLE || source_phase == DONE || source_phase == FAILED)
 
@@ -180,7 +181,7 @@ inline kill_destination()
 	if
 	:: destination_up ->
 		destination_up = false;
-		lost = lost || destination_phase == COMMITTED;
+		lost = lost || destination_phase == COMMITTED || destination_phase == FAILED;
 		if
 		:: destination_guests > 0 -> destination_guests = 0; lost = true
 		:: true
@@ -298,7 +299,7 @@ committed:
 			:: FAULT /* it is for the record only */
 			fi;
 			hang_up(); let_go(); goto over }
-		:: atomic { to_source?ABORT -> said_never[s] = true;
+		:: atomic { to_source?ABORT -> refused[s] = true;
 			if
 			:: source_journal[s] = REFUSED
 			:: FAULT /* so is this */
@@ -461,20 +462,21 @@ listen:
 discard:
 		if
 		:: destination_journal[s] = DISCARDED
-#ifdef MUTATE_ABORT_WITHOUT_DISCARDED
-		:: FAULT
-#else
 		:: atomic { destination_journal[s] == RECEIVE && CAN_FAIL -> FAULT } /* that, and a free lock, says the same */
 		:: atomic { destination_journal[s] == STARTED_WRITTEN && CAN_FAIL -> FAULT; goto owing }
-#endif
 		fi;
 refuse:
 		tell_source(ABORT);
 		goto close;
 
 owing:
-		/* The lock is kept, and nothing said, for as long as the journal says STARTED. */
-		atomic { linked = false; destination_journal[s] = DISCARDED };
+		/* Who asks is told to wait for as long as the journal says STARTED. */
+#ifdef MUTATE_UNLOCKED_WHILE_OWING
+		atomic { destination_phase = FAILED; lock = NOBODY; tell_source(ABORT); linked = false };
+#else
+		atomic { destination_phase = FAILED; tell_source(ABORT); linked = false };
+#endif
+		destination_journal[s] = DISCARDED;
 
 close:
 		atomic {

@@ -27,7 +27,7 @@ struct misfortune {
 
 static struct misfortune misfortunes[MAX_MISFORTUNES];
 static unsigned n_misfortunes, fails_in;
-static bool resting;
+static bool resting, breaking_lanes;
 static struct overheard heard[MAX_OVERHEARD];
 static unsigned n_heard;
 
@@ -316,12 +316,13 @@ void adversary_begin(bool harmless)
 	n_misfortunes = harmless ? 0 : (unsigned)random_below(MAX_MISFORTUNES - 1);
 	for (unsigned i = 0; i < n_misfortunes; i++)
 		draw_misfortune(&misfortunes[i]);
-	if (!harmless && one_in(16))
+	breaking_lanes = !harmless && one_in(6);
+	if (breaking_lanes)
 		misfortunes[n_misfortunes++] = (struct misfortune){
 			.trigger = AT_NAMED_POINT,
 			.action = ACTION_LANE,
 			.point = "lane",
-			.countdown = (unsigned)random_scale(1, 200),
+			.countdown = (unsigned)random_scale(1, 60),
 		};
 	network_set_pace(random_scale(10000, 5000000), random_scale(2048, 65536));
 }
@@ -348,6 +349,11 @@ void adversary_rest(void)
 	}
 	for (struct process *process = world.processes; process; process = process->next)
 		process->stopped_until_ns = 0;
+}
+
+bool adversary_breaks_lanes(void)
+{
+	return breaking_lanes;
 }
 
 bool adversary_rests(void)

@@ -38,6 +38,9 @@ void adversary_end(void);
 void adversary_rest(void);
 bool adversary_rests(void);
 
+/* A lane will break while pages flow. */
+bool adversary_breaks_lanes(void);
+
 /* The frames that went to the destination, for whoever wants to repeat them. */
 struct overheard {
 	unsigned connection;

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -20,6 +21,8 @@ ssize_t __wrap_write(int fd, const void *data, size_t n);
 int __wrap_close(int fd);
 int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
 int __wrap_fcntl(int fd, int command, ...);
+int __wrap_epoll_create1(int flags);
+int __wrap_epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event *event);
 ssize_t __wrap_getrandom(void *buffer, size_t n, unsigned flags);
 
 ssize_t __real_read(int fd, void *data, size_t n);
@@ -205,6 +208,20 @@ int __wrap_close(int fd)
 	return 0;
 }
 
+static short events_of(const struct pollfd *pollfd);
+
+/* Readable as long as one of those is that it watches. */
+static short events_of_epoll(const struct file *file)
+{
+	for (unsigned i = 0; i < file->n_watched; i++) {
+		struct pollfd watched = { .fd = file->watched[i] };
+
+		if (file_of(watched.fd) && events_of(&watched) & (POLLIN | POLLERR | POLLHUP))
+			return POLLIN;
+	}
+	return 0;
+}
+
 static short events_of(const struct pollfd *pollfd)
 {
 	struct file *file;
@@ -212,6 +229,8 @@ static short events_of(const struct pollfd *pollfd)
 	if (pollfd->fd < 0)
 		return 0;
 	file = file_or_ebadf(pollfd->fd);
+	if (file->type == FILE_EPOLL)
+		return events_of_epoll(file);
 	if (file->type == FILE_EVENT)
 		return (short)((file->count ? POLLIN : 0) | POLLOUT);
 	if (file->type == FILE_SOCKET)
@@ -253,6 +272,39 @@ int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
 			return n_ready;
 		task_wait(world.current->process, deadline_ns);
 	}
+}
+
+int __wrap_epoll_create1(int flags)
+{
+	int fd, failure = call_fails("epoll_create1", EMFILE);
+
+	(void)flags;
+	if (failure)
+		return fail(failure);
+	return file_new(FILE_EPOLL, &fd) ? fd : -1;
+}
+
+int __wrap_epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event *event)
+{
+	struct file *file = file_or_ebadf(epoll_fd);
+	unsigned i = 0;
+
+	while (i < file->n_watched && file->watched[i] != fd)
+		i++;
+	if (operation == EPOLL_CTL_DEL) {
+		if (i == file->n_watched)
+			return fail(ENOENT);
+		file->watched[i] = file->watched[--file->n_watched];
+		return 0;
+	}
+	if (operation != EPOLL_CTL_ADD || event->events != EPOLLIN || i == EPOLL_MAX_FDS)
+		violated("this use of epoll_ctl() is not simulated");
+	i = (unsigned)call_fails("epoll_ctl", ENOMEM);
+	if (i)
+		return fail((int)i);
+	file_or_ebadf(fd);
+	file->watched[file->n_watched++] = fd;
+	return 0;
 }
 
 int __wrap_fcntl(int fd, int command, ...)

@@ -393,7 +393,7 @@ static void harvest(struct copy *copy)
 	copy->n_noted = 0;
 	for (uint64_t i = 0; i < n; i++)
 		copy->protected_[pages[i]] = true;
-	task_sleep(random_below(one_in(8) ? 2000000 : 50000));
+	task_sleep(random_below(one_in(4) ? 5000000 : 50000));
 	for (uint64_t i = 0; i < n; i++) {
 		bool second = pages[i] >= first_pages;
 

@@ -46,7 +46,9 @@ struct host {
 	struct socket *listeners;
 };
 
-enum file_type { FILE_EVENT, FILE_SOCKET, FILE_DISK, FILE_FOLDER };
+enum file_type { FILE_EVENT, FILE_SOCKET, FILE_DISK, FILE_FOLDER, FILE_EPOLL };
+
+enum { EPOLL_MAX_FDS = 4 };
 
 struct file {
 	enum file_type type;
@@ -56,6 +58,8 @@ struct file {
 	struct inode *inode;
 	size_t offset;
 	bool appends, shares_lock;
+	int watched[EPOLL_MAX_FDS]; /* by an epoll descriptor, for input */
+	unsigned n_watched;
 };
 
 extern struct host hosts[MAX_HOSTS];

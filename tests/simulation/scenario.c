@@ -40,13 +40,13 @@ void scenario_run(uint64_t seed, bool tracing, bool harmless, void (*prepared)(v
 	guests_begin();
 	promises_begin();
 	scenario.guest_pages = 64 * (1 + random_below(4));
-	scenario.guest_is_busy = !harmless && one_in(16);
 	side_process = process_of;
 	cancel_side = side_cancel;
 	let_stranger_in = stranger_start;
 	frame_seen = promises_see;
 	copy_resumes = arrives;
 	adversary_begin(harmless);
+	scenario.guest_is_busy = !harmless && one_in(adversary_breaks_lanes() ? 2 : 16);
 	if (prepared)
 		prepared();
 	process_start(&hosts[2], "operator", operator_main, NULL);

@@ -306,7 +306,7 @@ static void harvest_all(struct fake_guest *guest)
 	pthread_mutex_unlock(&guest->lock);
 	if (guest->break_rule_1) {
 		publish(guest, pages, n);
-		usleep(5000); /* lanes may read the pages now, and the writer writes them unseen */
+		usleep(50000); /* lanes may read the pages now, and the writer writes them unseen */
 		protect(guest, pages, n);
 	} else {
 		protect(guest, pages, n);

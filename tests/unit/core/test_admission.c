@@ -329,6 +329,59 @@ static void test_one_at_a_time(void **unused)
 	door_fini(&door);
 }
 
+static void *run_twice(void *argument)
+{
+	struct pair *pair = argument;
+
+	assert_int_equal(ramlift_destination_run(pair->destination, NULL), -ECANCELED);
+	pair->destination_ret =
+		ramlift_destination_run(pair->destination, &pair->destination_error);
+	return NULL;
+}
+
+static void dawdle_over_discard(void *guest)
+{
+	usleep(1500000);
+	fake_guest_ops.discard(guest);
+}
+
+/* While the destination is still busy with clearing away what was cancelled. */
+static void test_again_at_once(void **unused)
+{
+	struct ramlift_guest_ops slow = fake_guest_ops;
+	struct ramlift_stats stats;
+	struct door door;
+	struct pair *pair = &door.pair;
+	pthread_t source;
+	int ret;
+
+	(void)unused;
+	door_init(&door);
+	slow.discard = dawdle_over_discard;
+	pair->destination_config.guest_ops = &slow;
+	pair->source_config.bandwidth_bytes_per_s = 1 << 20;
+	door_open(&door);
+	assert_int_equal(pthread_create(&pair->thread, NULL, run_twice, pair), 0);
+	assert_int_equal(pthread_create(&source, NULL, run_source, pair), 0);
+	do {
+		usleep(1000);
+		ramlift_destination_stats(pair->destination, &stats);
+	} while (stats.phase != RAMLIFT_PHASE_STREAM);
+	ramlift_source_cancel(pair->source);
+	pthread_join(source, NULL);
+	ramlift_source_free(pair->source);
+	pair->source_guest.starts = 0;
+	pair->source_guest.stops = 0;
+	pair->source_config.bandwidth_bytes_per_s = 0;
+	assert_int_equal(ramlift_source_new(&pair->source_config, &pair->source, NULL), 0);
+	ret = ramlift_source_run(pair->source, &pair->source_error);
+	if (ret) /* nobody else comes */
+		ramlift_destination_cancel(pair->destination);
+	pair_join(pair);
+	pair_assert_moved(pair, ret);
+	door_fini(&door);
+}
+
 /* Its guest runs; whoever asks is heard, but there is no place for another guest. */
 static void test_none_after_the_last(void **unused)
 {
@@ -541,6 +594,7 @@ int main(void)
 		cmocka_unit_test(test_an_early_offer_waits),
 		cmocka_unit_test(test_an_early_offer_does_not_wait_for_ever),
 		cmocka_unit_test(test_one_at_a_time),
+		cmocka_unit_test(test_again_at_once),
 		cmocka_unit_test(test_none_after_the_last),
 		cmocka_unit_test(test_after_a_cancel_nobody_waits),
 		cmocka_unit_test(test_asked_of_a_session_that_fell),

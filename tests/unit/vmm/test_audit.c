@@ -268,6 +268,39 @@ static void processes_share_the_file(void **state)
 	json_decref(old);
 }
 
+/* Who has waited for the lock finds that another process has renamed the file: once is enough. */
+static void a_file_is_renamed_once(void **state)
+{
+	json_t *record = json_pack("{s:i}", "number", 1), *old;
+	char path[128], renamed[128];
+	FILE *holder;
+	int status;
+
+	(void)state;
+	strcpy(path, path_of("audit.jsonl"));
+	strcpy(renamed, path_of("audit.jsonl.1"));
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(audit_file_append(directory, record, 1000), 0);
+	holder = fopen(path, "r");
+	assert_int_equal(flock(fileno(holder), LOCK_EX), 0);
+	if (!fork()) {
+		/* The lock is the parent's as long as a descriptor of it is open. */
+		fclose(holder);
+		_exit(audit_file_append(directory, record, 20) ? 1 : 0);
+	}
+	usleep(30000);
+	assert_int_equal(rename(path, renamed), 0);
+	assert_int_equal(audit_file_append(directory, record, 1000), 0);
+	flock(fileno(holder), LOCK_UN);
+	fclose(holder);
+	wait(&status);
+	assert_int_equal(status, 0);
+	old = records("audit.jsonl.1");
+	assert_int_equal(json_array_size(old), 3);
+	json_decref(old);
+	json_decref(record);
+}
+
 static void a_stopped_holder_of_the_lock_delays_nobody(void **state)
 {
 	json_t *record = json_pack("{s:i}", "number", 1);
@@ -309,6 +342,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_flood_of_strangers_is_counted, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_file_is_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(processes_share_the_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_file_is_renamed_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_stopped_holder_of_the_lock_delays_nobody, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(what_cannot_be_written_is_an_error_of_its_own,

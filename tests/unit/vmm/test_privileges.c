@@ -2,6 +2,7 @@
 /* What is left of a process's rights, as /proc tells; each case in a child process. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <pwd.h>
 #include <setjmp.h>
@@ -91,13 +92,19 @@ static int become_nobody(void)
 {
 	const struct passwd *nobody = getpwnam("nobody");
 	uint64_t kept = to_be_kept(1ull << CAP_IPC_LOCK);
+	gid_t groups[64] = { 1 };
+	int n_groups;
 
+	if (setgroups(2, (gid_t[]){ 0, 1 })) /* root's */
+		return 6;
 	setenv("XDG_STATE_HOME", "/root/state", 1);
 	if (privileges_drop("nobody", false, NULL))
 		return 1;
-	if (getuid() != nobody->pw_uid || geteuid() != nobody->pw_uid ||
-	    getgid() != nobody->pw_gid || getgroups(0, NULL) > 1)
+	if (getuid() != nobody->pw_uid || geteuid() != nobody->pw_uid || getgid() != nobody->pw_gid)
 		return 2;
+	n_groups = getgroups(64, groups);
+	if (n_groups > 1 || (n_groups == 1 && groups[0] != nobody->pw_gid))
+		return 7;
 	if (status_of("CapEff") != kept)
 		return 3;
 	if (strcmp(getenv("HOME"), nobody->pw_dir) || getenv("XDG_STATE_HOME"))
