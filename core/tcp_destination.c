@@ -137,7 +137,7 @@ static bool place_writes(const struct endpoint *endpoint, const struct batch_hea
 	return true;
 }
 
-static int receive_until_token(struct tcp_lane *lane, uint64_t *token)
+int tcp_receive(struct tcp_lane *lane, uint64_t *token)
 {
 	struct iovec vectors[TRANSPORT_MAX_BATCH + 1];
 	struct batch_header header;
@@ -166,7 +166,7 @@ static void *receive_thread(void *argument)
 	struct tcp_lane *lane = argument;
 	struct endpoint *endpoint = lane->endpoint;
 	uint64_t token = 0;
-	int ret = receive_until_token(lane, &token);
+	int ret = tcp_receive(lane, &token);
 
 	if (ret) /* the source is to notice, too */
 		shutdown(lane->fd, SHUT_RDWR);
@@ -179,7 +179,7 @@ static void *receive_thread(void *argument)
 	return NULL;
 }
 
-static bool hello_is_ours(const struct endpoint *endpoint, const struct lane_hello *hello)
+bool tcp_hello_is_ours(const struct endpoint *endpoint, const struct lane_hello *hello)
 {
 	unsigned lane = be16toh(hello->lane);
 
@@ -226,7 +226,7 @@ static int hear_hello(struct endpoint *endpoint, int fd, struct stream **result,
 	if (ret)
 		return ret;
 	ret = stream_receive(stream, hello, sizeof(*hello), deadline_ns, interrupt_fd);
-	if (!ret && !hello_is_ours(endpoint, hello))
+	if (!ret && !tcp_hello_is_ours(endpoint, hello))
 		ret = -EACCES;
 	if (ret)
 		stream_free(stream);

@@ -100,6 +100,13 @@ int tcp_await_tokens(struct endpoint *endpoint, const uint64_t *tokens, uint64_t
 int tcp_fence(struct endpoint *endpoint, struct ramlift_error *error);
 int tcp_fence_lane(struct endpoint *endpoint, unsigned lane, struct ramlift_error *error);
 
+/* A lane of this session that has not joined yet? What else says hello is a stranger. */
+bool tcp_hello_is_ours(const struct endpoint *endpoint, const struct lane_hello *hello);
+
+/* The work of a lane's thread: receive into the slices until the token is here. Blocks. -EPROTO: a
+ * batch is malformed, or would not stay inside them; else why the connection ended. */
+int tcp_receive(struct tcp_lane *lane, uint64_t *token);
+
 /* tcp_source.c */
 int tcp_connect(const struct transport_params *params, const struct sockaddr_storage *peers,
 		uint64_t deadline_ns, struct endpoint **endpoint, struct ramlift_error *error);
