@@ -100,7 +100,7 @@ static int load_key(struct security *security, const char *path, struct ramlift_
 	close(fd);
 	if (ret)
 		error_set(error, ret, "cannot read the key %s: %s", path, strerror(-ret));
-	else if (!parse_key(text, security->key))
+	else if (strlen(text) != (size_t)n || !parse_key(text, security->key))
 		ret = error_set(error, -EINVAL,
 				"%s is not one line of %u hexadecimal digits: make one with "
 				"'openssl rand -hex %u'",
@@ -267,11 +267,13 @@ static int load(struct security *security, const struct ramlift_security *config
 
 	if (security->kind == SECURITY_NONE)
 		return 0;
+	if (security->kind == SECURITY_KEY) {
+		ret = load_key(security, config->psk_file, error);
+		return ret ? ret : make_context(security, error);
+	}
 	ret = make_context(security, error);
 	if (ret)
 		return ret;
-	if (security->kind == SECURITY_KEY)
-		return load_key(security, config->psk_file, error);
 	security->tls_dir = strdup(config->tls_dir);
 	if (!security->tls_dir)
 		return error_set(error, -ENOMEM, "no memory for a path");
