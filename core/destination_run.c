@@ -382,6 +382,8 @@ int ramlift_destination_run(struct ramlift_destination *destination,
 	}
 	channel_close(session->channel);
 	session->channel = NULL;
+	if (ret)
+		session_reopen(session);
 	session_enter(session, ret ? RAMLIFT_PHASE_FAILED : RAMLIFT_PHASE_DONE);
 	if (ret && caller_error)
 		*caller_error = error;
