@@ -356,6 +356,35 @@ static void test_no_refused(void **unused)
 	assert_moves_now();
 }
 
+static unsigned n_turned_away;
+
+static void turned_away(void *context, const char *peer, const struct ramlift_error *why)
+{
+	(void)context;
+	assert_non_null(strstr(peer, "127.0.0.1"));
+	assert_non_null(strstr(why->text, "journal"));
+	n_turned_away++;
+}
+
+/* As long as DISCARDED cannot be written no session begins, and whoever was refused is told of. */
+static void test_no_session_before_discarded(void **unused)
+{
+	struct pair *pair = &rig->pair;
+
+	(void)unused;
+	pair->destination_config.turned_away = turned_away;
+	rig->on_load = block_there;
+	assert_int_equal(pair_run(pair), -EREMOTEIO);
+	assert_int_equal(n_turned_away, 0);
+	ramlift_source_free(pair->source);
+	assert_int_equal(ramlift_source_new(&pair->source_config, &pair->source, NULL), 0);
+	pair_start_destination(pair);
+	assert_int_equal(ramlift_source_run(pair->source, &pair->source_error), -EREMOTEIO);
+	pair_join(pair);
+	assert_int_equal(n_turned_away, 1);
+	unblock(rig->there);
+}
+
 /* A cancel between two sessions is for the next, however the one before has ended. */
 static void test_a_cancel_after_a_commit(void **unused)
 {
@@ -551,6 +580,7 @@ int main(void)
 		TEST(test_no_discarded_after_started),
 		TEST(test_discarded_at_the_end),
 		TEST(test_no_refused),
+		TEST(test_no_session_before_discarded),
 		TEST(test_a_cancel_after_a_commit),
 		TEST(test_in_progress_is_no_doubt),
 		TEST(test_a_commit_of_another_session),
