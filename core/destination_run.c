@@ -325,6 +325,10 @@ static int begin(struct ramlift_destination *destination, const struct newcomer 
 	if (!ret && offer_decode(message->payload, message->length_bytes, &destination->offer))
 		ret = error_set(error, -EPROTO, "the OFFER cannot be read");
 	destination->offer_message = message;
+	if (ret &&
+	    destination->config.turned_away) /* nobody else tells of a session without a name */
+		destination->config.turned_away(destination->config.progress_context,
+						newcomer->peer, error);
 	if (ret)
 		return ret;
 	strcpy(destination->peer, newcomer->peer);
@@ -382,6 +386,8 @@ int ramlift_destination_run(struct ramlift_destination *destination,
 	}
 	channel_close(session->channel);
 	session->channel = NULL;
+	if (ret)
+		session_reopen(session);
 	session_enter(session, ret ? RAMLIFT_PHASE_FAILED : RAMLIFT_PHASE_DONE);
 	if (ret && caller_error)
 		*caller_error = error;

@@ -30,11 +30,16 @@ void session_fini(struct session *session)
 	close(session->cancel_fd);
 }
 
-void session_reset(struct session *session)
+void session_reopen(struct session *session)
 {
 	int committed = SESSION_COMMITTED;
 
 	atomic_compare_exchange_strong(&session->fate, &committed, SESSION_OPEN);
+}
+
+void session_reset(struct session *session)
+{
+	session_reopen(session);
 	session->phase = RAMLIFT_PHASE_IDLE;
 	session->begin_ns = 0;
 	memset(&session->stats, 0, sizeof(session->stats));
@@ -180,7 +185,8 @@ static int take_piece(struct session *session, const struct message *message,
 	if (stream_piece_decode(message->payload, message->length_bytes, &piece))
 		return error_set(error, -EPROTO, "the peer's STREAM makes no sense");
 	ret = session->carry(session->carrier, piece.stream, piece.bytes, piece.n_bytes, error);
-	if (ret == -ETIMEDOUT) { /* not to be taken for the end of a wait for messages */
+	/* Not to be taken for the end of a wait for messages, or for the peer's own word. */
+	if (ret == -ETIMEDOUT || ret == -EREMOTEIO) {
 		ret = -EIO;
 		if (error)
 			error->code = ret;

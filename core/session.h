@@ -47,6 +47,9 @@ void session_fini(struct session *session);
  * stays. */
 void session_reset(struct session *session);
 
+/* COMMIT has come to nothing: a cancel is heard again, as one for the next session. */
+void session_reopen(struct session *session);
+
 /* Change the phase; a transition that phase.c does not know is a bug of ours. Publishes. */
 void session_enter(struct session *session, enum ramlift_phase phase);
 

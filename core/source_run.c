@@ -282,8 +282,11 @@ int ramlift_source_run(struct ramlift_source *source, struct ramlift_error *call
 		outcome = RAMLIFT_PHASE_IN_DOUBT;
 	else
 		outcome = RAMLIFT_PHASE_FAILED;
-	if (outcome == RAMLIFT_PHASE_FAILED)
+	if (outcome == RAMLIFT_PHASE_FAILED) {
+		if (ret == -EINPROGRESS) /* of a call of the guest: nothing is in doubt */
+			ret = error.code = -EIO;
 		source_take_back(source, &error);
+	}
 	if (source->lanes)
 		source_collect_stats(source);
 	/* It is over when the guest runs there; here what cannot be seen from outside goes on. A

@@ -164,6 +164,19 @@ static int in_doubt(struct ramlift_source *source, const struct ramlift_error *w
 		source->peer.text, why->text, source->config.guest_name);
 }
 
+/* The guest runs here whether this can be written or not; but nobody should wonder later. */
+static void note_refused(struct ramlift_source *source, struct ramlift_error *error)
+{
+	struct ramlift_error first = *error, why;
+
+	if (source_note(source, JOURNAL_REFUSED, &why))
+		error_set(
+			error, first.code,
+			"%.200s; the guest runs on here, but its journal says that it is in doubt "
+			"(%.120s): once that can be written, 'ramlift resolve %s --source --yes'",
+			first.text, why.text, source->config.guest_name);
+}
+
 static int await_started(struct ramlift_source *source, struct ramlift_error *error)
 {
 	uint64_t deadline_ns = clock_now_ns() + source->config.timeouts.hand_over_ns;
@@ -177,7 +190,7 @@ static int await_started(struct ramlift_source *source, struct ramlift_error *er
 	if (ret == -EREMOTEIO) {
 		/* Its own word: the guest has not run there and never will. So it is ours again. */
 		*error = why;
-		source_note(source, JOURNAL_REFUSED, NULL);
+		note_refused(source, error);
 		return ret;
 	}
 	if (ret)

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/ramlift.h"
+#include "core/tcp_strangers.h"
 #include "core/tcp_transport.h"
 
 /* The most to take by one call, but for a single vector: while a call copies, the lane's next
@@ -236,20 +237,22 @@ static int hear_hello(struct endpoint *endpoint, int fd, struct stream **result,
 }
 
 /* One connection: 1 if it became a lane, 0 if it was a stranger. */
-static int admit(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error)
+static int admit(struct endpoint *endpoint, struct strangers *strangers, uint64_t deadline_ns,
+		 struct ramlift_error *error)
 {
 	struct lane_hello hello;
 	struct stream *stream;
 	int fd, ret;
 
-	ret = wait_for_fd(endpoint->listen_fd, POLLIN, deadline_ns, endpoint->params.interrupt_fd);
-	if (ret)
-		return error_set(error, ret,
-				 ret == -ECANCELED ? "cancelled"
-						   : "the source's lanes did not connect in time");
-	fd = accept4(endpoint->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	/* Whatever it says, a hello is the least of it. */
+	fd = strangers_next(strangers, endpoint->listen_fd, sizeof(hello), HELLO_TIMEOUT_NS,
+			    deadline_ns, endpoint->params.interrupt_fd);
+	if (fd == -EAGAIN)
+		return 0;
 	if (fd < 0)
-		return 0; /* it went away again */
+		return error_set(error, fd,
+				 fd == -ECANCELED ? "cancelled"
+						  : "the source's lanes did not connect in time");
 	if (hear_hello(endpoint, fd, &stream, &hello))
 		return 0;
 	ret = join_lane(endpoint, stream, be16toh(hello.lane), error);
@@ -258,10 +261,11 @@ static int admit(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift
 
 int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_error *error)
 {
+	struct strangers strangers = { .n = 0 };
 	int ret = 0;
 
 	for (unsigned joined = 0; joined < endpoint->params.n_lanes && ret >= 0;) {
-		ret = admit(endpoint, deadline_ns, error);
+		ret = admit(endpoint, &strangers, deadline_ns, error);
 		if (ret >= 0 && atomic_load(&endpoint->aborted))
 			ret = error_set(error, -ECANCELED, "cancelled");
 		else if (!ret && clock_now_ns() >= deadline_ns)
@@ -269,6 +273,7 @@ int tcp_accept(struct endpoint *endpoint, uint64_t deadline_ns, struct ramlift_e
 					"only strangers connected, not the source's lanes");
 		joined += ret > 0;
 	}
+	strangers_fini(&strangers);
 	endpoint->params.lane_secret = NULL; /* may be gone now */
 	return ret < 0 ? ret : 0;
 }

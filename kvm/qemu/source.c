@@ -326,8 +326,9 @@ static int check_status(const struct qemu_guest *guest, struct ramlift_error *er
 		return 0;
 	if (!strcmp(guest->status, "postmigrate"))
 		return error_set(error, -EBUSY,
-				 "this QEMU's guest has moved away already: end this QEMU, or say "
-				 "'cont' if the guest is to run here after all");
+				 "this QEMU's guest has moved away already, or is in doubt: look "
+				 "at 'ramlift status' first; then end this QEMU, or say 'cont' if "
+				 "the guest is to run here after all");
 	return error_set(error, -EBUSY,
 			 "this QEMU is in state '%s': only a running or paused guest can move",
 			 guest->status);

@@ -285,6 +285,17 @@ static json_t *make_result(const struct arguments *arguments, struct qemu_source
 	return result;
 }
 
+static void doubt_of(struct qemu_source *source, struct ramlift_doubt *doubt)
+{
+	struct ramlift_session_info info;
+
+	qemu_source_info(source, &info);
+	*doubt = (struct ramlift_doubt){ .generation = info.generation };
+	strcpy(doubt->guest, info.guest);
+	strcpy(doubt->session, info.session);
+	strcpy(doubt->peer, info.peer);
+}
+
 /* The destination was told to run the guest, and did not answer: ask it for a while. */
 static int settle(struct qemu_source *source, struct session_audit *session,
 		  struct ramlift_error *error)
@@ -295,11 +306,12 @@ static int settle(struct qemu_source *source, struct session_audit *session,
 	int ret;
 
 	fprintf(stderr, "%s\nasking the destination for up to %d s\n", error->text, SETTLE_S);
+	/* For the record only: settling needs no reading. */
+	if (ramlift_doubt_read(session->state_dir, qemu_source_name(source), &doubt, NULL))
+		doubt_of(source, &doubt);
 	settling = 1;
 	sigaction(SIGALRM, &action, NULL);
 	alarm(SETTLE_S);
-	if (ramlift_doubt_read(session->state_dir, qemu_source_name(source), &doubt, error))
-		return -EINPROGRESS;
 	ret = qemu_source_settle(source, error);
 	alarm(0);
 	if (ret && ret != -EREMOTEIO) {

@@ -6,7 +6,6 @@
 
 #include "core/error.h"
 #include "kvm/vmm/command.h"
-#include "kvm/vmm/doubt.h"
 #include "kvm/vmm/options.h"
 #include "kvm/vmm/report_format.h"
 #include "kvm/vmm/server.h"
@@ -156,17 +155,6 @@ static const struct argp argp = {
 	       "the next stops the guest.",
 };
 
-/* A guest of this name may run elsewhere. */
-static int check_doubt(const char *name, struct ramlift_error *error)
-{
-	struct ramlift_doubt doubt;
-	int ret = doubt_find(name, &doubt, error);
-
-	if (!ret)
-		return doubt_refuse(&doubt, error);
-	return ret == -ENOENT ? 0 : ret;
-}
-
 int cmd_run(int argc, char **argv)
 {
 	struct arguments arguments = { .name = NULL };
@@ -181,8 +169,6 @@ int cmd_run(int argc, char **argv)
 	command_parse(&argp, argc, argv, &arguments);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ret = server_new(&server, &error);
-	if (!ret)
-		ret = check_doubt(arguments.name, &error);
 	if (!ret)
 		ret = server_run_guest(server, arguments.name, &arguments.config, &error);
 	if (ret) {

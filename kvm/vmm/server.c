@@ -15,6 +15,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "kvm/vmm/command.h"
+#include "kvm/vmm/doubt.h"
 #include "kvm/vmm/runtime_dir.h"
 #include "kvm/vmm/server_private.h"
 
@@ -100,6 +101,16 @@ free_server:
 	return ret;
 }
 
+static int check_doubt(const struct server *server, struct ramlift_error *error)
+{
+	struct ramlift_doubt doubt;
+	int ret = ramlift_doubt_read(server->state_dir, server->place.name, &doubt, error);
+
+	if (!ret)
+		return doubt_refuse(&doubt, error);
+	return ret == -ENOENT ? 0 : ret;
+}
+
 int server_run_guest(struct server *server, const char *name, const struct machine_config *config,
 		     struct ramlift_error *error)
 {
@@ -108,6 +119,8 @@ int server_run_guest(struct server *server, const char *name, const struct machi
 	snprintf(server->place.name, sizeof(server->place.name), "%s", name);
 	/* The name first: it is cheaper to lose than gigabytes of memory. */
 	ret = server_open_control(server, error);
+	if (!ret) /* now that no other process can have it: it may run elsewhere */
+		ret = check_doubt(server, error);
 	if (ret)
 		return ret;
 	ret = machine_new(config, &server->place.machine, error);

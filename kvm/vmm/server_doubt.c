@@ -193,6 +193,37 @@ int server_doubt_resolve(struct server *server, uint64_t client, enum ramlift_ow
 	return 0;
 }
 
+int server_doubt_clear(struct server *server, uint64_t client, enum ramlift_owner owner,
+		       struct ramlift_error *error)
+{
+	const char *guest = server->place.name;
+	struct ramlift_doubt doubt;
+	struct ucred asked_by;
+	json_t *reply;
+	int ret;
+
+	ret = ramlift_doubt_read(server->state_dir, guest, &doubt, error);
+	if (ret == -ENOENT)
+		return error_set(error, -EINVAL,
+				 "guest %s is not in doubt, there is nothing to resolve", guest);
+	if (!ret && owner != RAMLIFT_OWNER_SOURCE)
+		ret = error_set(error, -EBUSY,
+				"guest %s runs here, and only its journal says that it is in "
+				"doubt: 'ramlift resolve %s --source --yes' settles that",
+				guest, guest);
+	if (!ret)
+		ret = ramlift_doubt_resolve(server->state_dir, &doubt, owner, error);
+	if (ret)
+		return ret;
+	control_server_who(server->control, client, &asked_by);
+	audit_write_resolved(&server->audit, &doubt, owner, "operator", &asked_by);
+	reply = json_pack("{s:s, s:s, s:s, s:s, s:s}", "request", "resolve", "event", "result",
+			  "guest", guest, "owner", owner_name(owner), "by", "operator");
+	control_server_send(server->control, client, reply);
+	json_decref(reply);
+	return 0;
+}
+
 void server_doubt_report(const struct server *server, json_t *reply)
 {
 	const struct migration *migration = server->migration;

@@ -154,6 +154,10 @@ enum ramlift_owner server_fence(void *context, const struct ramlift_doubt *doubt
 void server_doubt_leave(struct server *server);
 int server_doubt_resolve(struct server *server, uint64_t client, enum ramlift_owner owner,
 			 struct ramlift_error *error);
+/* The guest runs here, and only its journal says that it is in doubt: a line could not be written
+ * then. -EINVAL: it does not say so. The lock is held. */
+int server_doubt_clear(struct server *server, uint64_t client, enum ramlift_owner owner,
+		       struct ramlift_error *error);
 
 /* What status says of a doubt. The lock is held. */
 void server_doubt_report(const struct server *server, json_t *reply);

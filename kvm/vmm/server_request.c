@@ -164,17 +164,21 @@ static int handle_stop(struct server *server, uint64_t client, const json_t *req
 static int handle_resolve(struct server *server, uint64_t client, const json_t *request,
 			  struct ramlift_error *error)
 {
-	const char *owner = read_text(request, "owner");
+	const char *word = read_text(request, "owner");
+	enum ramlift_owner owner;
 
-	if (server->state != SERVER_IN_DOUBT)
-		return error_set(error, -EINVAL,
-				 "guest %s is not in doubt, there is nothing to resolve",
-				 server->place.name);
-	if (!strcmp(owner, "source"))
-		return server_doubt_resolve(server, client, RAMLIFT_OWNER_SOURCE, error);
-	if (!strcmp(owner, "destination"))
-		return server_doubt_resolve(server, client, RAMLIFT_OWNER_DESTINATION, error);
-	return error_set(error, -EINVAL, "the owner must be source or destination");
+	if (!strcmp(word, "source"))
+		owner = RAMLIFT_OWNER_SOURCE;
+	else if (!strcmp(word, "destination"))
+		owner = RAMLIFT_OWNER_DESTINATION;
+	else
+		return error_set(error, -EINVAL, "the owner must be source or destination");
+	if (server->state == SERVER_IN_DOUBT)
+		return server_doubt_resolve(server, client, owner, error);
+	if (server->state == SERVER_RUNNING)
+		return server_doubt_clear(server, client, owner, error);
+	return error_set(error, -EINVAL, "guest %s is not in doubt, there is nothing to resolve",
+			 server->place.name);
 }
 
 static const struct {

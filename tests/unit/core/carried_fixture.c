@@ -48,7 +48,7 @@ static int source_receives(void *context, unsigned stream, const void *bytes, si
 	if (stream >= CARRYING_STREAMS)
 		return error_set(error, -EPROTO, "a stream that there is not");
 	put(carrying, &carrying->at_source[stream], bytes, n);
-	return 0;
+	return atomic_load(&carrying->source_receive_fails);
 }
 
 static int destination_receives(void *context, unsigned stream, const void *bytes, size_t n,

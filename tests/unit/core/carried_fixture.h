@@ -44,6 +44,7 @@ struct carrying {
 			struct ramlift_error *error); /* at the destination; NULL: echo it */
 	bool source_does_not_carry, destination_does_not_carry;
 	int fail_tick, fail_release, fail_released; /* -errno */
+	_Atomic int source_receive_fails;	    /* -errno */
 	bool corrupt; /* a bit at the destination flips while it fences */
 	bool never_released;
 

@@ -460,6 +460,37 @@ static void test_pieces_for_those_who_carry_none(void **unused)
 	carrying_fini(&carrying);
 }
 
+static struct carrying *speaking;
+
+/* The guest runs there, and its program has a last word before STARTED. */
+static int resume_and_speak(void *guest, struct ramlift_error *error)
+{
+	int ret = fake_guest_ops.resume(guest, error);
+
+	atomic_store(&speaking->source_receive_fails, -EREMOTEIO);
+	return ret ? ret : destination_send_piece(speaking->destination, 0, "last", 4, error);
+}
+
+/* What the source's own program says of that is not the destination's word. */
+static void test_no_taking_back_by_the_carriers_word(void **unused)
+{
+	struct ramlift_guest_ops ops = fake_guest_ops;
+	struct carrying carrying;
+
+	(void)unused;
+	carrying_init(&carrying);
+	speaking = &carrying;
+	ops.resume = resume_and_speak;
+	carrying.destination_config.guest_ops = &ops;
+	carrying.program = all_at_once;
+	assert_int_equal(carrying_run(&carrying), -EINPROGRESS);
+	assert_int_equal(carrying.source_stats.phase, RAMLIFT_PHASE_IN_DOUBT);
+	assert_int_equal(carrying.destination_guest.resumes, 1);
+	assert_int_equal(carrying.source_guest.resumes, 0);
+	assert_int_equal(ramlift_source_settle(carrying.source, NULL), 0);
+	carrying_fini(&carrying);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -478,6 +509,7 @@ int main(void)
 		cmocka_unit_test(test_cancel_after_the_release),
 		cmocka_unit_test(test_the_time_limit),
 		cmocka_unit_test(test_pieces_for_those_who_carry_none),
+		cmocka_unit_test(test_no_taking_back_by_the_carriers_word),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -336,6 +336,90 @@ static void test_discarded_at_the_end(void **unused)
 	assert_false(is_locked_there());
 }
 
+/* The guest is the source's again, and only the journal has not heard of it. */
+static void test_no_refused(void **unused)
+{
+	struct pair *pair = &rig->pair;
+	struct ramlift_doubt doubt;
+
+	(void)unused;
+	rig->on_resume = fill_the_disk_and_fail;
+	assert_int_equal(pair_run(pair), -EREMOTEIO);
+	limit_files(RLIM_INFINITY);
+	assert_stayed_running();
+	assert_int_equal(word_here(), JOURNAL_COMMIT);
+	assert_non_null(strstr(pair->source_error.text, "no vCPU wants to run"));
+	assert_non_null(strstr(pair->source_error.text, "'ramlift resolve fake --source --yes'"));
+	assert_int_equal(ramlift_doubt_read(pair->state_dir, "fake", &doubt, NULL), 0);
+	assert_int_equal(ramlift_doubt_resolve(pair->state_dir, &doubt, RAMLIFT_OWNER_SOURCE, NULL),
+			 0);
+	assert_moves_now();
+}
+
+static unsigned n_turned_away;
+
+static void turned_away(void *context, const char *peer, const struct ramlift_error *why)
+{
+	(void)context;
+	assert_non_null(strstr(peer, "127.0.0.1"));
+	assert_non_null(strstr(why->text, "journal"));
+	n_turned_away++;
+}
+
+/* As long as DISCARDED cannot be written no session begins, and whoever was refused is told of. */
+static void test_no_session_before_discarded(void **unused)
+{
+	struct pair *pair = &rig->pair;
+
+	(void)unused;
+	pair->destination_config.turned_away = turned_away;
+	rig->on_load = block_there;
+	assert_int_equal(pair_run(pair), -EREMOTEIO);
+	assert_int_equal(n_turned_away, 0);
+	ramlift_source_free(pair->source);
+	assert_int_equal(ramlift_source_new(&pair->source_config, &pair->source, NULL), 0);
+	pair_start_destination(pair);
+	assert_int_equal(ramlift_source_run(pair->source, &pair->source_error), -EREMOTEIO);
+	pair_join(pair);
+	assert_int_equal(n_turned_away, 1);
+	unblock(rig->there);
+}
+
+/* A cancel between two sessions is for the next, however the one before has ended. */
+static void test_a_cancel_after_a_commit(void **unused)
+{
+	struct pair *pair = &rig->pair;
+
+	(void)unused;
+	rig->on_load = block_there;
+	assert_int_equal(pair_run(pair), -EREMOTEIO);
+	unblock(rig->there);
+	assert_int_equal(ramlift_destination_cancel(pair->destination), 0);
+	pair_start_destination(pair);
+	pair_join(pair);
+	assert_int_equal(pair->destination_ret, -ECANCELED);
+}
+
+static int save_says_in_progress(void *guest, void **state, size_t *state_bytes,
+				 struct ramlift_error *error)
+{
+	(void)guest;
+	(void)state;
+	(void)state_bytes;
+	return error_set(error, -EINPROGRESS, "its devices are busy");
+}
+
+/* Before COMMIT nothing is in doubt, whatever a guest's call returns. */
+static void test_in_progress_is_no_doubt(void **unused)
+{
+	(void)unused;
+	rig->source_ops.save_state = save_says_in_progress;
+	assert_int_equal(pair_run(&rig->pair), -EIO);
+	assert_int_equal(rig->pair.source_error.code, -EIO);
+	assert_non_null(strstr(rig->pair.source_error.text, "its devices are busy"));
+	assert_stayed_running();
+}
+
 /* ---- COMMITs ---- */
 
 static void become_another_session(struct rig *self)
@@ -495,6 +579,10 @@ int main(void)
 		TEST(test_no_started),
 		TEST(test_no_discarded_after_started),
 		TEST(test_discarded_at_the_end),
+		TEST(test_no_refused),
+		TEST(test_no_session_before_discarded),
+		TEST(test_a_cancel_after_a_commit),
+		TEST(test_in_progress_is_no_doubt),
 		TEST(test_a_commit_of_another_session),
 		TEST(test_a_commit_of_another_generation),
 		TEST(test_a_commit_that_comes_too_late),

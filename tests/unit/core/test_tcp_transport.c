@@ -17,6 +17,7 @@
 #include "core/clock.h"
 #include "core/ramlift.h"
 #include "core/stream.h"
+#include "core/tcp_strangers.h"
 #include "core/transport.h"
 #include "tests/support/cmocka_all.h"
 
@@ -497,6 +498,53 @@ static void test_accept_ends_among_strangers(void **unused)
 	assert_true(clock_now_ns() - begin_ns < 10 * NS_PER_S);
 	for (unsigned i = 0; i < STRANGERS; i++)
 		close(fds[i]);
+	pair_fini(&pair);
+}
+
+/* Some say nothing, some a part of it, and stay: the real ones do not wait for them. */
+static void test_the_silent_cost_no_time(void **unused)
+{
+	enum { STRANGERS = 40 };
+	uint64_t begin_ns;
+	struct pair pair;
+	int fds[STRANGERS];
+
+	(void)unused;
+	pair_listen(&pair, 2);
+	for (unsigned i = 0; i < STRANGERS; i++) {
+		fds[i] = connect_bare(&pair);
+		assert_int_equal(send(fds[i], "RLL1", i % 5, MSG_NOSIGNAL), i % 5);
+	}
+	begin_ns = clock_now_ns();
+	accept_begin(&pair);
+	connect_source(&pair);
+	assert_int_equal(accept_end(&pair), 0);
+	assert_true(clock_now_ns() - begin_ns < 2 * NS_PER_S); /* one of them would take that */
+	for (unsigned i = 0; i < STRANGERS; i++)
+		close(fds[i]);
+	pair_fini(&pair);
+}
+
+/* More than can wait: the first of them go, and the real ones get in. */
+static void test_a_crowd_pushes_out_its_own(void **unused)
+{
+	enum { STRANGERS = STRANGERS_MAX + 20 };
+	struct pair pair;
+	int fds[STRANGERS];
+	char byte;
+
+	(void)unused;
+	pair_listen(&pair, 1);
+	accept_begin(&pair);
+	for (unsigned i = 0; i < STRANGERS; i++)
+		fds[i] = connect_bare(&pair);
+	connect_source(&pair);
+	assert_int_equal(accept_end(&pair), 0);
+	for (unsigned i = 0; i < STRANGERS; i++) { /* nobody is left in there */
+		assert_int_equal(wait_for_fd(fds[i], POLLIN, clock_now_ns() + LONG_NS, -1), 0);
+		assert_int_equal(recv(fds[i], &byte, 1, 0), 0);
+		close(fds[i]);
+	}
 	pair_fini(&pair);
 }
 
@@ -1100,6 +1148,8 @@ int main(void)
 		cmocka_unit_test(test_a_lane_joins_once),
 		cmocka_unit_test(test_accept_ends),
 		cmocka_unit_test(test_accept_ends_among_strangers),
+		cmocka_unit_test(test_the_silent_cost_no_time),
+		cmocka_unit_test(test_a_crowd_pushes_out_its_own),
 		cmocka_unit_test(test_waits_are_interrupted),
 		cmocka_unit_test(test_nobody_admits_the_source),
 		cmocka_unit_test(test_no_write_leaves_its_slice),
