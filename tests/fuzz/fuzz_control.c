@@ -97,6 +97,15 @@ int server_doubt_resolve(struct server *asked, uint64_t client, enum ramlift_own
 	return 0;
 }
 
+int server_doubt_clear(struct server *asked, uint64_t client, enum ramlift_owner owner,
+		       struct ramlift_error *error)
+{
+	(void)asked;
+	(void)client;
+	CHECK(owner == RAMLIFT_OWNER_SOURCE || owner == RAMLIFT_OWNER_DESTINATION);
+	return error_set(error, -EINVAL, "guest %s is not in doubt", "fuzz");
+}
+
 int server_cancel_migration(struct server *asked)
 {
 	(void)asked;
