@@ -445,12 +445,15 @@ static void only_say(struct carrying *carrying)
 static void test_pieces_for_those_who_carry_none(void **unused)
 {
 	struct carrying carrying;
+	int ret;
 
 	(void)unused;
 	carrying_init(&carrying);
 	carrying.program = say_and_wait;
 	carrying.destination_does_not_carry = true;
-	assert_int_equal(carrying_run(&carrying), -EREMOTEIO);
+	/* The destination says why, and lets its lanes go: the source hears of either first. */
+	ret = carrying_run(&carrying);
+	assert_true(ret == -EREMOTEIO || ret == -EIO);
 	assert_int_equal(carrying.destination_ret, -EPROTO);
 	assert_non_null(strstr(carrying.destination_error.text, "sent STREAM in phase stream"));
 	carrying_assert_stayed(&carrying);
