@@ -9,14 +9,13 @@
 home=A away=B kind=run
 workload=hot=4M,rate=200
 n_cases=0
-patience=(--peer-timeout 2 --io-timeout 3) # emulated hosts stand still for a while now and then
+patience=(--peer-timeout 4 --io-timeout 5) # emulated hosts stand still for a while now and then
 
 trap 'clean_faults $?' EXIT
 clean_faults()
 {
 	for host in A B; do
-		on $host ./witness unwatch
-		on $host sh -c 'pkill -CONT -x ramlift; ./inside kill; tc qdisc del dev eth0 root 2>/dev/null; ip link set eth0 up'
+		on $host sh -c './witness unwatch; pkill -CONT -x ramlift; ./inside kill; tc qdisc del dev eth0 root 2>/dev/null; ip link set eth0 up'
 	done
 	(($1)) || echo "$n_cases cases in $SECONDS s"
 }
@@ -27,19 +26,32 @@ swap()
 	home=$away away=$host kind=receive
 }
 
-# A new guest at host A. $1: its fault, or nothing
+# Commands of a shell, each host's in its $1 or $2, at the same time; what fails there ends the test with the words $3.
+on_both()
+{
+	local other
+
+	on "$away" bash -c "$2" &
+	other=$!
+	on "$home" bash -c "$1" || { wait $other; fail "$3"; }
+	wait $other || fail "$3"
+}
+
+# Commands that begin anew: a guest (at host A), and somebody who waits for it. $1: their fault, or nothing
+run_command="nice -n 5 ./inside run guest --memory 32M --workload $workload"
+receive_command="./inside receive 7440 ${patience[*]}"
+anew_run() { echo "./inside kill; RAMLIFT_FAULT=${1:-} $run_command"; }
+anew_receive() { echo "./inside kill; RAMLIFT_FAULT=${1:-} $receive_command"; }
+
 new_guest()
 {
 	home=A away=B kind=run
-	on A ./inside kill
-	on A env "RAMLIFT_FAULT=${1:-}" ./inside run guest --memory 32M --workload $workload || fail "no guest"
+	on A bash -c "$(anew_run "${1:-}")" || fail "no guest"
 }
 
-# $1: the fault of the side that waits, or nothing
 await()
 {
-	on "$away" ./inside kill
-	on "$away" env "RAMLIFT_FAULT=${1:-}" ./inside receive 7440 "${patience[@]}" || fail "nobody waits"
+	on "$away" bash -c "$(anew_receive "${1:-}")" || fail "nobody waits"
 }
 
 # What the hosts' clocks are apart from this machine's: files in the share get their time from here.
@@ -55,18 +67,18 @@ for host in A B; do
 	clock[$host]=$(offset $host)
 done
 
+# What both processes hold is in the logs' folder then, by host.
 begin_watch()
 {
-	rm -f "$logs"/*.moments
-	on "$home" ./witness watch guest
-	on "$away" ./witness watch guest
+	on_both "$(watching $kind)" "$(watching receive)" "cannot watch"
+	read -r held <"$logs/host$home.held"
 }
+watching() { echo "./witness holds $1 >\"\$LOGS/\$(hostname).held\" && ./witness watch $1 guest"; }
 
 # How long nobody saw the guest get on, on either host, in $stood_still.
 end_watch()
 {
-	on "$home" ./witness unwatch
-	on "$away" ./witness unwatch
+	on_both "./witness unwatch" "./witness unwatch" "cannot end the watch"
 	stood_still=$(for host in A B; do
 		awk -v "offset=${clock[$host]}" '{ printf "%.3f\n", $1 + offset }' "$logs/host$host.moments" 2>/dev/null
 	done | sort -n | awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { printf "%.1f", gap }')
