@@ -44,6 +44,7 @@ struct ramlift_destination {
 	char peer[sizeof(((struct address *)0)->text)];
 	int lock_fd;		   /* of the guest, while the session lives; -1 */
 	bool received;		   /* RECEIVE is there */
+	uint64_t journal_ns;	   /* what that took */
 	bool prepared;		   /* PREPARED was sent: COMMIT may be on its way */
 	bool owes_discarded;	   /* the guest has gone, which could not be written yet */
 	pthread_mutex_t owes_lock; /* of the above and, then, of the lock */

@@ -10,11 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/destination.h"
 #include "core/error.h"
 
-static int append(const struct ramlift_destination *destination, enum journal_event event,
-		  struct ramlift_error *error)
+#define LINE_ENOUGH_NS (10 * NS_PER_MS) /* a line that took longer is timed once more */
+
+static struct journal_entry line(const struct ramlift_destination *destination,
+				 enum journal_event event)
 {
 	struct journal_entry entry = {
 		.event = event,
@@ -24,8 +27,26 @@ static int append(const struct ramlift_destination *destination, enum journal_ev
 
 	memcpy(entry.session_id, destination->session.id, SESSION_ID_BYTES);
 	strcpy(entry.peer, destination->peer);
+	return entry;
+}
+
+static int append(const struct ramlift_destination *destination, enum journal_event event,
+		  struct ramlift_error *error)
+{
+	struct journal_entry entry = line(destination, event);
+
 	return journal_append(destination->config.state_dir, destination->offer.name, &entry,
 			      error);
+}
+
+/* The source predicts the downtime, of which the line STARTED is a part: it is told what one
+ * takes. */
+static int write_receive(struct ramlift_destination *destination, struct ramlift_error *error)
+{
+	struct journal_entry entry = line(destination, JOURNAL_RECEIVE);
+
+	return journal_append_timed(destination->config.state_dir, destination->offer.name, &entry,
+				    LINE_ENOUGH_NS, &destination->journal_ns, error);
 }
 
 /* Sessions whose process has fallen: they have no lock, so they never start. */
@@ -78,7 +99,7 @@ int destination_receive_begins(struct ramlift_destination *destination, struct r
 	if (!ret) {
 		ret = give_up_the_fallen(destination, &history, error);
 		if (!ret)
-			ret = append(destination, JOURNAL_RECEIVE, error);
+			ret = write_receive(destination, error);
 		destination->received = !ret;
 		session_checked(session, "journal", ret, error);
 	}

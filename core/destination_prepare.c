@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The destination's way from the OFFER to the first page: choose the transport, create the guest,
- * let the lanes in. What comes from the peer is checked before it is
- * used.
+ * let the lanes in. What comes from the peer is checked before it is used.
  */
 #include <errno.h>
 #include <poll.h>
@@ -230,7 +229,11 @@ int destination_prepare(struct ramlift_destination *destination, struct ramlift_
 		.ready = announce_slice,
 		.context = destination,
 	};
-	struct accept accept = { .fresh = true }; /* create() or clear() promise zeros */
+	uint64_t journal_us = destination->journal_ns / NS_PER_US;
+	struct accept accept = {
+		.fresh = true, /* create() or clear() promise zeros */
+		.journal_us = journal_us < UINT32_MAX ? (uint32_t)journal_us : UINT32_MAX,
+	};
 	struct session *session = &destination->session;
 	struct address local;
 	int ret;

@@ -52,8 +52,8 @@ static uint64_t next_data(const struct ramlift_region *region, uint64_t offset_b
 	return (uint64_t)data - region->memfd_offset;
 }
 
-/* One call for many stripes: most of its cost is the call. Where it fails, all counts as present.
- */
+/* One call for many stripes: most of its cost is the call. Where it
+ * fails, all counts as present. */
 static void look_ahead(struct cursor *cursor, uint64_t first_page)
 {
 	const struct ramlift_region *region = cursor->region;

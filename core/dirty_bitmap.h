@@ -58,8 +58,8 @@ static inline uint64_t dirty_bitmap_set(struct dirty_bitmap *bitmap, uint64_t wo
 	return bits & ~before;
 }
 
-/* The first summary word from `from` on, and below end, that may be non-zero; end if there is none.
- */
+/* The first summary word from `from` on, and below end, that may be
+ * non-zero; end if there is none. */
 static inline uint64_t dirty_bitmap_next(const struct dirty_bitmap *bitmap, uint64_t from,
 					 uint64_t end)
 {

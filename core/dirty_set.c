@@ -163,8 +163,8 @@ static void heat(struct ramlift_dirty_sink *set, uint64_t summary, uint64_t stri
 	atomic_store_explicit(&set->hot[summary], stripes, memory_order_relaxed);
 }
 
-/* Move what came in behind a summary word; returns the number of pages, adds those that were clean.
- */
+/* Move what came in behind a summary word; returns the number of pages,
+ * adds those that were clean. */
 static uint64_t fold_summary(struct ramlift_dirty_sink *set, uint64_t summary, uint64_t *n_fresh)
 {
 	uint64_t stripes = dirty_bitmap_claim(&set->incoming, summary, ~0ull);

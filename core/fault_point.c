@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Does *text begin with word, and does `end` or the string's end follow? If so, *text is after it.
- */
+/* Does *text begin with word, and does `end` or the string's end follow?
+ * If so, *text is after it. */
 static bool skip_word(const char **text, const char *word, char end)
 {
 	size_t length = strlen(word);

@@ -62,6 +62,15 @@ int journal_append(const char *state_dir, const char *guest, const struct journa
 		   struct ramlift_error *error);
 
 /*
+ * The same for a session's first line, and how long a line takes. A file's first one costs more and
+ * a disk may be busy for a moment: where it took longer than enough_ns it is written once more, and
+ * the shorter time counts.
+ */
+int journal_append_timed(const char *state_dir, const char *guest,
+			 const struct journal_entry *entry, uint64_t enough_ns, uint64_t *took_ns,
+			 struct ramlift_error *error);
+
+/*
  * Read it all, and sync it: what has been read stays. Without a file there are no sessions.
  * -EBADMSG: there is something in it that no journal has, in words that name file and line.
  * journal_history_fini() frees.
@@ -97,8 +106,7 @@ const struct journal_entry *journal_find_doubt(const struct journal_history *his
 int journal_lock(const char *state_dir, const char *guest, enum side side, int *lock_fd,
 		 struct ramlift_error *error);
 
-/* A line of the journal, with its newline and a final NUL. -EINVAL: the peer's name does not fit.
- */
+/* A line of the journal with its newline and a NUL. -EINVAL: the peer's name does not fit. */
 #define JOURNAL_MAX_LINE 512u
 int journal_encode(const struct journal_entry *entry, char line[JOURNAL_MAX_LINE]);
 

@@ -113,8 +113,8 @@ static char *take_word(const char **at, const char *end, char *word, size_t size
 	return word;
 }
 
-/* The value of the next word, which must be key=value; where it is another one, nothing is taken.
- */
+/* The value of the next word, which must be key=value; where it is
+ * another one, nothing is taken. */
 static char *take_value(const char **at, const char *end, const char *key, char *word, size_t size)
 {
 	const char *begin = *at;

@@ -170,8 +170,8 @@ static uint64_t without_zeros(struct lane *lane, uint64_t stripe, const char *hv
 	return bits & ~zeros;
 }
 
-/* Post the dirty pages of one stripe, which has just lost its bits: from here on they must go out.
- */
+/* Post the dirty pages of one stripe, which has just lost its bits: from
+ * here on they must go out. */
 static int send_stripe(struct lane *lane, struct batch *batch, uint64_t stripe, uint64_t bits)
 {
 	struct stripe_place place;

@@ -62,8 +62,8 @@ void session_copy_stats(struct session *session, struct ramlift_stats *stats);
 void session_introduce(struct session *session, const char *guest);
 void session_copy_info(struct session *session, struct ramlift_session_info *info);
 
-/* Report that a check was passed (ret 0), or why it was not; a cancel is no verdict. Returns ret.
- */
+/* Report that a check was passed (ret 0), or why it was not; a cancel is
+ * no verdict. Returns ret. */
 int session_checked(struct session *session, const char *check, int ret,
 		    const struct ramlift_error *error);
 

@@ -25,7 +25,7 @@ struct source_rates {
 	uint64_t least_ns;	    /* when that was reached */
 	bool settled;		    /* all that was wanted has been usable, once */
 	double harvest_ns;	    /* how long a harvest takes */
-	uint64_t journal_ns;	    /* how long a line of the journal took */
+	uint64_t journal_ns;	    /* how long a line takes, of the journals of both sides */
 	double dirty_rate, send_rate, link_rate;
 };
 
@@ -45,8 +45,7 @@ struct ramlift_source {
 	struct pins *pins;
 	struct lanes *lanes;
 	uint64_t tokens[RAMLIFT_MAX_LANES]; /* what each lane ends with */
-	uint64_t
-		fencing; /* lost lanes, as bits, that the destination was told of and is to fence */
+	uint64_t fencing;     /* lost lanes, as bits, that the destination is told to fence */
 	uint64_t fence_by_ns; /* when it must have */
 	bool tracking;	      /* the dirty source has started */
 	bool paused;	      /* the guest is, or may be */

@@ -6,35 +6,37 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/clock.h"
 #include "core/error.h"
 #include "core/source.h"
 
-static int append(struct ramlift_source *source, enum journal_event event, enum ramlift_owner owner,
-		  struct ramlift_error *error)
+static struct journal_entry line(const struct ramlift_source *source, enum journal_event event)
 {
 	struct journal_entry entry = {
 		.event = event,
 		.side = SIDE_SOURCE,
 		.generation = source->session.generation,
-		.owner = owner,
 	};
 
 	memcpy(entry.session_id, source->session.id, SESSION_ID_BYTES);
 	snprintf(entry.peer, sizeof(entry.peer), "%s", source->config.to);
-	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
+	return entry;
 }
 
 int source_note(struct ramlift_source *source, enum journal_event event,
 		struct ramlift_error *error)
 {
-	return append(source, event, RAMLIFT_OWNER_UNKNOWN, error);
+	struct journal_entry entry = line(source, event);
+
+	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
 }
 
 int source_note_owner(struct ramlift_source *source, enum ramlift_owner owner,
 		      struct ramlift_error *error)
 {
-	return append(source, JOURNAL_RESOLVED, owner, error);
+	struct journal_entry entry = line(source, JOURNAL_RESOLVED);
+
+	entry.owner = owner;
+	return journal_append(source->config.state_dir, source->config.guest_name, &entry, error);
 }
 
 /* A guest that may run elsewhere must not move once more. */
@@ -61,18 +63,11 @@ static int check_history(struct ramlift_source *source, const struct journal_his
  * costs is part of the downtime that is to be predicted. */
 static int write_begin(struct ramlift_source *source, struct ramlift_error *error)
 {
-	uint64_t clock_ns = clock_now_ns(), again_ns;
-	int ret = source_note(source, JOURNAL_BEGIN, error);
+	const struct ramlift_source_config *config = &source->config;
+	struct journal_entry entry = line(source, JOURNAL_BEGIN);
 
-	source->rates.journal_ns = clock_lap_ns(&clock_ns);
-	if (ret || source->rates.journal_ns < source->config.max_downtime_ns / 4)
-		return ret;
-	/* The first line of a file costs more, and a disk may be busy for a moment. */
-	ret = source_note(source, JOURNAL_BEGIN, error);
-	again_ns = clock_lap_ns(&clock_ns);
-	if (again_ns < source->rates.journal_ns)
-		source->rates.journal_ns = again_ns;
-	return ret;
+	return journal_append_timed(config->state_dir, config->guest_name, &entry,
+				    config->max_downtime_ns / 4, &source->rates.journal_ns, error);
 }
 
 int source_begin(struct ramlift_source *source, struct ramlift_error *error)

@@ -87,6 +87,7 @@ static int await_accept(struct ramlift_source *source, const struct offer *offer
 		return error_set(error, -EPROTO, "the destination's ACCEPT makes no sense");
 	source->transport = find_transport(&source->config, offer->transports[accept->transport]);
 	source->session.stats.transport = source->transport->name;
+	source->rates.journal_ns += accept->journal_us * NS_PER_US;
 	FAULT_POINT("source-accepted");
 	return 0;
 }

@@ -227,8 +227,8 @@ static int attempt(struct ramlift_source *source, struct ramlift_error *error)
 	return ret;
 }
 
-/* Registration, dirty tracking and lanes end here: after the guest runs, never inside the downtime.
- */
+/* Registration, dirty tracking and lanes end here: after the guest runs,
+ * never inside the downtime. */
 static void clean_up(struct ramlift_source *source)
 {
 	/* Lanes call the pins, whose threads wake the lanes. */

@@ -151,8 +151,8 @@ static int await_prepared(struct ramlift_source *source, const struct final *fin
 	return 0;
 }
 
-/* From here on the guest is the destination's, unless the destination itself says that it is not.
- */
+/* From here on the guest is the destination's, unless the destination
+ * itself says that it is not. */
 static int in_doubt(struct ramlift_source *source, const struct ramlift_error *why,
 		    struct ramlift_error *error)
 {
@@ -219,9 +219,8 @@ static int commit(struct ramlift_source *source, struct ramlift_error *error)
 	if (!ret) {
 		FAULT_POINT("source-before-commit");
 		ret = source_note(source, JOURNAL_COMMIT, error);
-		if (session_checked(&source->session, "journal", ret,
-				    error)) /* the line may be there all the same, and the guest
-					       stays here */
+		session_checked(&source->session, "journal", ret, error);
+		if (ret) /* the line may be there all the same, and the guest stays here */
 			source_note(source, JOURNAL_REFUSED, NULL);
 	}
 	if (ret) {

@@ -130,8 +130,8 @@ struct ramlift_transport {
 	int (*post)(struct endpoint *endpoint, unsigned lane, const struct transport_write *writes,
 		    unsigned n_writes, struct ramlift_error *error);
 
-	/* Source: bytes that were posted on the lane and have not completed, as of now. Any thread.
-	 */
+	/* Source: bytes that were posted on the lane and have not
+	 * completed, as of now. Any thread. */
 	uint64_t (*in_flight_bytes)(struct endpoint *endpoint, unsigned lane);
 
 	/* Source: return once all writes posted on the lane have completed locally (which proves

@@ -143,6 +143,7 @@ void *accept_encode(const struct accept *accept, uint32_t *length_bytes)
 
 	put_u8(&writer, accept->transport);
 	put_u8(&writer, accept->fresh);
+	put_u32(&writer, accept->journal_us);
 	put_u8(&writer, (uint8_t)accept->n_rails);
 	for (unsigned i = 0; i < accept->n_rails; i++) {
 		put_u8(&writer, (uint8_t)accept->rails[i].family);
@@ -158,6 +159,7 @@ int accept_decode(const void *payload, uint32_t length_bytes, struct accept *acc
 
 	accept->transport = get_u8(&reader);
 	accept->fresh = get_bool(&reader);
+	accept->journal_us = get_u32(&reader);
 	accept->n_rails = get_u8(&reader);
 	if (!accept->n_rails || accept->n_rails > RAMLIFT_MAX_RAILS)
 		return -EPROTO;

@@ -86,8 +86,9 @@ struct rail_address {
 };
 
 struct accept {
-	uint8_t transport; /* index into the offer's */
-	bool fresh;	   /* memory reads as zeros */
+	uint8_t transport;   /* index into the offer's */
+	bool fresh;	     /* memory reads as zeros */
+	uint32_t journal_us; /* what a synced line of its journal takes */
 	unsigned n_rails;
 	struct rail_address rails[RAMLIFT_MAX_RAILS];
 };

@@ -242,8 +242,8 @@ static void check_taken(const json_t *request, const json_t *copy)
 	      json_array_size(json_object_get(copy, "allow")));
 }
 
-/* The part of a request that says how a session is protected; put into another, it says the same.
- */
+/* The part of a request that says how a session is protected; put into
+ * another, it says the same. */
 static void fuzz_security(const uint8_t *data, size_t size)
 {
 	static struct option_security security, again;

@@ -90,8 +90,8 @@ static int release(void *context, struct ramlift_error *error)
 	return carrying->fail_release ? error_set(error, carrying->fail_release, "no release") : 0;
 }
 
-/* Over once the destination has echoed the last word, and after the third question at the earliest.
- */
+/* Over once the destination has echoed the last word, and after the third
+ * question at the earliest. */
 static int released(void *context, struct ramlift_error *error)
 {
 	struct carrying *carrying = context;

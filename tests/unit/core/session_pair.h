@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A source and a destination in one process, with fake guests: whole sessions, as tests want them.
- */
+/* A source and a destination in one process, with fake guests: whole
+ * sessions, as tests want them. */
 #ifndef TESTS_UNIT_CORE_SESSION_PAIR_H
 #define TESTS_UNIT_CORE_SESSION_PAIR_H
 

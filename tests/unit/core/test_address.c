@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Forms of addresses, and sockets with deadlines: whole transfers, partial progress, interruption.
- */
+/* Forms of addresses, and sockets with deadlines: whole transfers,
+ * partial progress, interruption. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

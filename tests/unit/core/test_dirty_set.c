@@ -324,8 +324,8 @@ static void test_holes_are_skipped(void **unused)
 	close(fd);
 }
 
-/* Every third stripe of the ragged second region, without or with the holes; and none of the first.
- */
+/* Every third stripe of the ragged second region, without or with the
+ * holes; and none of the first. */
 static void test_marks_of_some_stripes(void **unused)
 {
 	int fd = memfd_create("holes", MFD_CLOEXEC);

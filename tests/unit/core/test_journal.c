@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a journal holds after appending, what is read from it, and what is said when that cannot be.
- */
+/* What a journal holds after appending, what is read from it, and what is
+ * said when that cannot be. */
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>

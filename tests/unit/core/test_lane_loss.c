@@ -512,8 +512,8 @@ static void test_only_what_was_named(void **unused)
 	rig_fini(&rig);
 }
 
-/* From lanes_finish() on there is no time for that, and no need: the guest goes on at the source.
- */
+/* From lanes_finish() on there is no time for that, and no need: the
+ * guest goes on at the source. */
 static void test_it_is_too_late(void **unused)
 {
 	const struct memory_faults faults = { .fail_lane_post = { 0, 1 } };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Layouts that are refused, and where slices and stripes lie, against a walk through the regions.
- */
+/* Layouts that are refused, and where slices and stripes lie, against a
+ * walk through the regions. */
 #include <errno.h>
 #include <string.h>
 

@@ -10,12 +10,14 @@
 
 #include "core/address.h"
 #include "core/channel.h"
+#include "core/source.h"
 #include "session_pair.h"
 #include "tests/support/cmocka_all.h"
 
 #define LONG_NS	    (clock_now_ns() + 60 * NS_PER_S) /* against hangs only */
 #define SLICE_BYTES (1ull << 20)
 #define N_SLICES    6u
+#define JOURNAL_US  100000u
 
 /* The side that this test plays. */
 struct impostor {
@@ -143,13 +145,18 @@ static void come_in(struct impostor *impostor, const struct pair *pair, uint8_t 
 {
 	const struct sockaddr_storage nowhere[RAMLIFT_MAX_RAILS] = { 0 };
 	struct address address;
+	struct message *message;
+	struct accept accept;
 	int fd;
 
 	assert_int_equal(address_parse(pair->to, 0, &address, NULL), 0);
 	assert_int_equal(address_connect(&address, LONG_NS, -1, &fd, NULL), 0);
 	open_channel(impostor, fd, "127.0.0.1");
 	offer(impostor, n_rails, n_rails);
-	free(hear(impostor, MESSAGE_ACCEPT));
+	message = hear(impostor, MESSAGE_ACCEPT);
+	assert_int_equal(accept_decode(message->payload, message->length_bytes, &accept), 0);
+	assert_true(accept.journal_us > 0);
+	free(message);
 	impostor->params.n_rails = n_rails;
 	impostor->params.n_lanes = n_rails;
 	assert_int_equal(memory_transport()->connect(&impostor->params, nowhere, LONG_NS,
@@ -355,7 +362,7 @@ static void *source_thread(void *argument)
 /* Let the source in, whose guest has 24 slices; says ACCEPT for so many rails. */
 static void let_in(struct impostor *impostor, struct pair *pair, unsigned n_rails)
 {
-	struct accept accept = { .fresh = true, .n_rails = n_rails };
+	struct accept accept = { .fresh = true, .journal_us = JOURNAL_US, .n_rails = n_rails };
 	struct sockaddr_storage addresses[RAMLIFT_MAX_RAILS];
 	struct address address;
 	struct message *message;
@@ -397,6 +404,8 @@ static void assert_source_refuses(struct impostor *impostor, struct pair *pair, 
 	assert_int_equal(pair->destination_ret, -EPROTO); /* of the source's thread here */
 	if (!strstr(pair->source_error.text, words))
 		fail_msg("'%s' without '%s'", pair->source_error.text, words);
+	/* The downtime that the source predicts has what its peer's journal takes. */
+	assert_true(pair->source->rates.journal_ns > JOURNAL_US * NS_PER_US);
 	pair_assert_stayed(pair);
 	impostor_fini(impostor);
 	pair_fini(pair);

@@ -205,6 +205,7 @@ static void sample(enum message_type type, bool most, union value *value)
 	case MESSAGE_ACCEPT:
 		value->accept.transport = (uint8_t)number;
 		value->accept.fresh = most;
+		value->accept.journal_us = (uint32_t)number;
 		value->accept.n_rails = most ? RAMLIFT_MAX_RAILS : 1;
 		for (unsigned i = 0; i < value->accept.n_rails; i++) {
 			struct rail_address *rail = &value->accept.rails[i];
@@ -380,7 +381,9 @@ static void test_fields_of_an_offer(void **unused)
 
 static void test_fields_of_the_others(void **unused)
 {
-	struct accept accept = { 1, true, 1, { { RAIL_FAMILY_INET, "\x0a\x00\x00\x02", 0x1234 } } };
+	struct accept accept = {
+		1, true, 1250, 1, { { RAIL_FAMILY_INET, "\x0a\x00\x00\x02", 0x1234 } }
+	};
 	struct slice_key_message slice_key = { 3, { 0x1122334455667788, { 0x99, 0x9a } } };
 	struct retire_message retire = { 5 };
 	struct abort_message abort = { -ENOMEM, "no memory" };
@@ -407,8 +410,9 @@ static void test_fields_of_the_others(void **unused)
 	assert_memory_equal(accept.rails[0].bytes, "\x0a\0\0\x02\0\0", 6);
 	assert_int_equal(accept.rails[0].port, 0x1234);
 	assert_true(accept.fresh);
-	assert_int_equal(length, 3 + 19);
-	assert_memory_equal((char *)payload + 20, "\x12\x34", 2); /* big-endian */
+	assert_int_equal(accept.journal_us, 1250);
+	assert_int_equal(length, 7 + 19);
+	assert_memory_equal((char *)payload + 24, "\x12\x34", 2); /* big-endian */
 	free(payload);
 	THERE_AND_BACK(slice_key, struct slice_key_message);
 	assert_int_equal(slice_key.slice, 3);
