@@ -29,7 +29,7 @@ machine_start()
 	mkfifo "$state/$host.doorbell.in" "$state/$host.doorbell.out"
 	qemu-system-x86_64 -name "ramlift-$host" -daemonize -pidfile "$state/$host.pid" \
 		-nodefaults -no-user-config -no-reboot -display none \
-		"${hardware[@]}" -accel tcg,thread=multi -cpu max,+svm,-erms \
+		"${hardware[@]}" -accel "tcg,thread=$(topology_threads)" -cpu max,+svm,-erms \
 		-kernel "$image_tree/boot/kernel" -initrd "$image_initramfs" \
 		-append "console=ttyS0 quiet mitigations=off nokaslr panic=-1 tsc=reliable \
 random.trust_cpu=on testbed.host=$host testbed.share=$share testbed.modules=$image_tree \

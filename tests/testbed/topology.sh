@@ -11,6 +11,13 @@ topology_common_bus()
 	((nodes == 1)) && echo pci.0 || echo pcie.0
 }
 
+# How the emulator runs several CPUs: all on one thread. With a thread for each it may translate code that another CPU is patching
+# and keep what it saw: when a static key of the kernel changes, as with a first vCPU, both CPUs then meet the patch's INT3 for ever.
+topology_threads()
+{
+	((cpus == 1)) && echo multi || echo single
+}
+
 # Sets $hardware.
 topology_set_machine()
 {
