@@ -293,8 +293,8 @@ static int dirty_start(void *context, struct ramlift_dirty_sink *sink, struct ra
 	return 0;
 }
 
-/* A write and its mark happen under the lock: after it was held once, all earlier ones are marked.
- */
+/* A write and its mark happen under the lock: after it was held once, all
+ * earlier ones are marked. */
 static int dirty_harvest(void *context, struct ramlift_error *error)
 {
 	struct move_guest *guest = context;

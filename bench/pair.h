@@ -50,8 +50,8 @@ unsigned long parse_number(struct argp_state *state, const char *text, unsigned 
 			   unsigned long high);
 const struct ramlift_transport *parse_transport(struct argp_state *state, const char *text);
 
-/* Skip (exit status 77, with the reason) where the transport cannot work between these addresses.
- */
+/* Skip (exit status 77, with the reason) where the transport cannot work
+ * between these addresses. */
 void need_transport(const struct ramlift_transport *transport, const struct sockaddr_in *local,
 		    const struct sockaddr_in *peer);
 

@@ -33,8 +33,8 @@ int vcpu_state_save(const struct vcpu_state_host *host, int vcpu_fd, unsigned vc
 int vcpu_state_load(const struct vcpu_state_host *host, int vcpu_fd, const struct state_vcpu *state,
 		    struct ramlift_error *error);
 
-/* The VM's clock (kvmclock). It goes on from the saved value: the guest does not see the downtime.
- */
+/* The VM's clock (kvmclock). It goes on from the saved value: the guest
+ * does not see the downtime. */
 int vm_clock_save(int vm_fd, struct state_writer *writer, struct ramlift_error *error);
 int vm_clock_load(int vm_fd, const struct state_view *view, struct ramlift_error *error);
 

@@ -21,8 +21,8 @@ bool address_is_loopback(const struct sockaddr *address);
 /* 169.254.0.0/16 or fe80::/10 */
 bool address_is_link_local(const struct sockaddr *address);
 
-/* Are both the same, ports aside, as far as the mask says (NULL: all of it)? False across families.
- */
+/* Are both the same, ports aside, as far as the mask says (NULL: all of
+ * it)? False across families. */
 bool address_is_same(const struct sockaddr *one, const struct sockaddr *other,
 		     const struct sockaddr *mask);
 

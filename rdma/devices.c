@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Asks libibverbs for devices and ports, and sysfs for what it does not tell: network interfaces.
- */
+/* Asks libibverbs for devices and ports, and sysfs for what it does not
+ * tell: network interfaces. */
 #include "rdma/devices.h"
 
 #include <endian.h>

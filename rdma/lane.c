@@ -75,8 +75,8 @@ static int open_queues(struct lane *lane, struct ramlift_error *error)
 	return open_queue_pair(lane, error);
 }
 
-/* The provider's and the kernel's queues lie in this thread's memory: have it where the device is.
- */
+/* The provider's and the kernel's queues lie in this thread's memory:
+ * have it where the device is. */
 int lane_open(struct lane *lane, struct ramlift_error *error)
 {
 	struct memory_policy before;

@@ -123,8 +123,8 @@ static void device_event(struct endpoint *endpoint, const struct ibv_context *de
 	}
 }
 
-/* A descriptor that only reports errors is given up, rather than read for ever: the device is gone.
- */
+/* A descriptor that only reports errors is given up, rather than read for
+ * ever: the device is gone. */
 static void source_lost(struct endpoint *endpoint, struct pollfd *fd, const char *what)
 {
 	struct ramlift_error failure;

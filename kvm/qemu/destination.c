@@ -132,8 +132,8 @@ static const struct ramlift_guest_ops guest_ops = {
 	.resume = resume,
 };
 
-/* Only now, when there is something to give: until then the QEMU can still wait for another guest.
- */
+/* Only now, when there is something to give: until then the QEMU can
+ * still wait for another guest. */
 static int open_outlet(struct qemu_destination *destination, struct ramlift_error *error)
 {
 	int ret;

@@ -41,8 +41,8 @@ int inlet_peek(struct inlet *inlet, int interrupt_fd, pid_t *pid, struct stream_
 int inlet_start(struct inlet *inlet, pid_t pid, struct ramlift_source *source,
 		inlet_region_of *region_of, void *context, struct ramlift_error *error);
 
-/* Bytes of the return path, for QEMU's main connection; none: it has ended. The session's thread.
- */
+/* Bytes of the return path, for QEMU's main connection; none: it has
+ * ended. The session's thread. */
 int inlet_write(struct inlet *inlet, const void *bytes, size_t n_bytes,
 		struct ramlift_error *error);
 

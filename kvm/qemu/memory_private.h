@@ -14,8 +14,8 @@ struct memory_file {
 	int number; /* in /proc/PID/fd */
 };
 
-/* The regular files that a process has open. The caller frees the array. -EACCES, -ESRCH, -ENOMEM.
- */
+/* The regular files that a process has open. The caller frees the array.
+ * -EACCES, -ESRCH, -ENOMEM. */
 int memory_files(pid_t pid, struct memory_file **files, unsigned *n_files,
 		 struct ramlift_error *error);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The options of options_security.h on the command line: a part of every command that needs them.
- */
+/* The options of options_security.h on the command line: a part of every
+ * command that needs them. */
 #include "kvm/vmm/command_security.h"
 
 #include "kvm/vmm/command.h"

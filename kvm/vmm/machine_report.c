@@ -70,8 +70,8 @@ void machine_report(struct machine *machine, struct machine_report *report_out)
 		if (guest->failures && !report.first_failure[0])
 			tell_failure(guest, i, &report);
 	}
-	/* A report page may itself be what was lost; what was told through the port still counts.
-	 */
+	/* A report page may itself be what was lost; what was told
+	 * through the port still counts. */
 	if (heard > report.failures)
 		report.failures = heard;
 	add_dead(machine, &report);

@@ -102,8 +102,8 @@ void privileges_forbid_dumps(void)
 {
 	struct rlimit limit;
 
-	/* Programs that core_pattern names respect 0, too (systemd-coredump); prlimit(1) undoes it.
-	 */
+	/* Programs that core_pattern names respect 0, too
+	 * (systemd-coredump); prlimit(1) undoes it. */
 	if (!getrlimit(RLIMIT_CORE, &limit)) {
 		limit.rlim_cur = 0;
 		(void)setrlimit(RLIMIT_CORE, &limit);

@@ -77,8 +77,8 @@ static void tell_progress(void *context, const struct ramlift_stats *stats)
 		return;
 	migration->next_progress_ns = now_ns + PROGRESS_EVERY_NS;
 	migration->last_phase = stats->phase;
-	/* While the guest is paused, figures of 64 lanes would take longer than some of its parts.
-	 */
+	/* While the guest is paused, figures of 64 lanes would take
+	 * longer than some of its parts. */
 	event = stats->phase < RAMLIFT_PHASE_STOP_AND_COPY
 			? report_stats(stats)
 			: json_pack("{s:s}", "phase", ramlift_phase_name(stats->phase));

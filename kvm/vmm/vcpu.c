@@ -181,8 +181,8 @@ static void *vcpu_thread(void *context)
 	struct vcpu *vcpu = context;
 
 	while (park(vcpu)) {
-		/* Only EINTR says that no exit is half done; so even after the kick run once more.
-		 */
+		/* Only EINTR says that no exit is half done; so even
+		 * after the kick run once more. */
 		while (!vcpu->dead) {
 			if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
 				handle_exit(vcpu);

@@ -18,16 +18,16 @@ struct vcpu_pace {
 	uint64_t write_credit, verify_credit; /* pages times NS_PER_S */
 };
 
-/* For one vCPU: hot_pages to write at a rate (0: flat out), all_pages to verify in a few seconds.
- */
+/* For one vCPU: hot_pages to write at a rate (0: flat out), all_pages to
+ * verify in a few seconds. */
 void vcpu_pace_init(struct vcpu_pace *pace, uint64_t hot_pages, uint64_t pages_per_second,
 		    uint64_t all_pages);
 
 /* When the next batch is due: not before that time. 0: now. */
 uint64_t vcpu_pace_due_ns(const struct vcpu_pace *pace);
 
-/* The answer to GUEST_PORT_BATCH: pages to write in the low half, pages to verify in the high one.
- */
+/* The answer to GUEST_PORT_BATCH: pages to write in the low half, pages
+ * to verify in the high one. */
 uint32_t vcpu_pace_batch(struct vcpu_pace *pace, uint64_t now_ns);
 
 #endif

@@ -24,8 +24,8 @@
 #define MEMORY_BYTES (32ull << 20)
 #define PAGES	     (MEMORY_BYTES / RAMLIFT_PAGE_BYTES)
 
-/* Each page holds how often it was written; `total` is the sum, and travels as the guest's state.
- */
+/* Each page holds how often it was written; `total` is the sum, and
+ * travels as the guest's state. */
 struct guest {
 	struct ramlift_region region;
 	uint64_t total;

@@ -72,8 +72,8 @@ static uint64_t mix(uint64_t page, uint64_t generation)
 	return x ^ x >> 32;
 }
 
-/* What a page holds at one word: the header names page and generation, the rest follows from both.
- */
+/* What a page holds at one word: the header names page and generation,
+ * the rest follows from both. */
 static inline uint64_t word_at(uint32_t page, uint32_t generation, uint64_t base, unsigned i)
 {
 	if (generation % 8 == 0)

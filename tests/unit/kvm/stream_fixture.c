@@ -107,8 +107,8 @@ void put_record(struct bytes *bytes, uint64_t offset, unsigned flags, const char
 		put_name(bytes, name);
 	if (flags & ZERO)
 		put_number(bytes, 0, 1);
-	/* A page full of something that reads as the end of the section, for those who lose track.
-	 */
+	/* A page full of something that reads as the end of the section,
+	 * for those who lose track. */
 	for (size_t i = 0; i < sizeof(content); i++)
 		content[i] = i % 8 == 7 ? 0x10 : 0;
 	if (flags & PAGE)

@@ -145,8 +145,8 @@ static void test_msrs(void **unused)
 	machine_guest_ops.discard(&to);
 }
 
-/* A host that can neither run nor scale to the guest's TSC frequency says so before memory moves.
- */
+/* A host that can neither run nor scale to the guest's TSC frequency
+ * says so before memory moves. */
 static void test_tsc_frequency(void **unused)
 {
 	static const unsigned per_mille[] = { 1000, 995, 500 };

@@ -233,8 +233,8 @@ static void test_a_connection_not_taken_yet_counts(void **unused)
 	free_bytes(&channel);
 }
 
-/* Records of pages in the main channel and packets of QEMU 9, with zero pages; two shared blocks.
- */
+/* Records of pages in the main channel and packets of QEMU 9, with zero
+ * pages; two shared blocks. */
 static void test_pages_by_hand(void **unused)
 {
 	struct bytes main = { 0 }, channel = { 0 }, expected = { 0 };

@@ -142,8 +142,8 @@ static void test_zero_pages(void **unused)
 	assert_int_equal(packet.data_bytes, 0);
 }
 
-/* QEMU up to 8.2 sometimes sends pages and the synchronisation in one; from 9.2 its array is "0".
- */
+/* QEMU up to 8.2 sometimes sends pages and the synchronisation in one;
+ * from 9.2 its array is "0". */
 static void test_sync(void **unused)
 {
 	struct multifd_packet packet;

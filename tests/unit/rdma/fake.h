@@ -63,8 +63,8 @@ void fake_sysfs(const char *path);
 void fake_port_down(unsigned device);
 void fake_page_on_demand(unsigned device);
 
-/* The NUMA node that the thread preferred that made the device's last completion queue; -1: none.
- */
+/* The NUMA node that the thread preferred that made the device's last
+ * completion queue; -1: none. */
 int fake_queue_node(unsigned device);
 
 #endif

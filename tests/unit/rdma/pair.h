@@ -45,8 +45,8 @@ extern const struct ramlift_transport *transport;
 /* Memory with random bytes at the source, zeros at the destination; one rail without a name. */
 void pair_init(struct pair *pair, unsigned n_lanes);
 
-/* As many devices as rails, named in the other order at the source. All of them carry everything.
- */
+/* As many devices as rails, named in the other order at the source. All
+ * of them carry everything. */
 void pair_name_rails(struct pair *pair, unsigned n_rails);
 
 /* Both sides' RAM has to be the same by now. */
@@ -65,8 +65,8 @@ void pair_open(struct pair *pair);
 
 struct transport_params pair_params(const struct pair *pair, const struct slice *slices);
 
-/* Post all memory in writes of length_bytes, dealt out in batches to the lanes that may carry it.
- */
+/* Post all memory in writes of length_bytes, dealt out in batches to the
+ * lanes that may carry it. */
 int pair_send_all(struct pair *pair, uint32_t length_bytes);
 int pair_send_tokens(struct pair *pair, uint64_t token);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What happens when something does not work: full queues, dead peers, broken devices, every call.
- */
+/* What happens when something does not work: full queues, dead peers,
+ * broken devices, every call. */
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>

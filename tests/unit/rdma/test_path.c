@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The whole way of a session's data: connect, register, post, token, fence; and who may not join.
- */
+/* The whole way of a session's data: connect, register, post, token,
+ * fence; and who may not join. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <rdma/rdma_cma.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Devices by name: where they are reached, what is registered with which, what the device cannot.
- */
+/* Devices by name: where they are reached, what is registered with
+ * which, what the device cannot. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
