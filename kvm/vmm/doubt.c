@@ -32,8 +32,8 @@ json_t *doubt_json(const struct ramlift_doubt *doubt)
 {
 	char since[DOUBT_TIME_BYTES];
 
-	return json_pack("{s:s, s:s, s:i, s:s, s:I}", "to", doubt->peer, "session", doubt->session,
-			 "generation", (int)doubt->generation, "since",
+	return json_pack("{s:s, s:s, s:I, s:s, s:I}", "to", doubt->peer, "session", doubt->session,
+			 "generation", (json_int_t)doubt->generation, "since",
 			 doubt_time(since, doubt->time_s), "since_s", (json_int_t)doubt->time_s);
 }
 
