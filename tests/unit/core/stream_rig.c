@@ -170,3 +170,14 @@ void rig_assert_refused(const struct end *end, int code, const char *word)
 	assert_null(end->stream);
 	assert_null(strchr(end->error.text, '\n'));
 }
+
+void rig_use_nothing(struct end *end)
+{
+	memset(&end->config, 0, sizeof(end->config));
+}
+
+void rig_use_key(struct end *end, const char *name)
+{
+	rig_use_nothing(end);
+	end->config.psk_file = rig_path(name);
+}

@@ -50,6 +50,10 @@ void rig_sockets(int fds[2]);
 /* Both ends with certificates of rig_ca, or as the caller changes them, not yet started. */
 void rig_ends(struct end ends[2]);
 
+/* Without certificates; with that key file in their place. */
+void rig_use_nothing(struct end *end);
+void rig_use_key(struct end *end, const char *name);
+
 /* Shake hands. Streams of ends that failed stay NULL. */
 void rig_start(struct end *end, bool source);
 void rig_join(struct end *end);

@@ -3,7 +3,6 @@
 #include "tcp_rig.h"
 
 #include <endian.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
