@@ -3,11 +3,9 @@
  * what is not done before. The destination falls in a process of its own. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +14,7 @@
 #include "forked_destination.h"
 #include "session_pair.h"
 #include "tests/support/cmocka_all.h"
+#include "tests/support/full_disk.h"
 
 /* A source in doubt, and what has become of its destination. */
 struct rig {
@@ -337,16 +336,6 @@ static void test_there_is_no_doubt_to_resolve(void **unused)
 }
 
 /* ---- the journal cannot be written at that time ---- */
-
-static void limit_files(rlim_t size)
-{
-	struct rlimit limit;
-
-	signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-	limit.rlim_cur = size;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-}
 
 static void test_what_cannot_be_written_is_not_done(void **unused)
 {
