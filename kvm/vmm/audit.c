@@ -63,7 +63,7 @@ json_t *audit_who(const struct ucred *who)
 	char room[1024];
 
 	getpwuid_r(who->uid, &entry, room, sizeof(room), &found);
-	return json_pack("{s:i, s:o, s:i}", "uid", (int)who->uid, "user",
+	return json_pack("{s:I, s:o, s:i}", "uid", (json_int_t)who->uid, "user",
 			 found ? words(found->pw_name) : json_null(), "pid", (int)who->pid);
 }
 
