@@ -31,7 +31,7 @@ machine_start()
 		-nodefaults -no-user-config -no-reboot -display none \
 		"${hardware[@]}" -accel "tcg,thread=$(topology_threads)" -cpu max,+svm,-erms \
 		-kernel "$image_tree/boot/kernel" -initrd "$image_initramfs" \
-		-append "console=ttyS0 quiet mitigations=off nokaslr panic=-1 tsc=reliable \
+		-append "console=ttyS0 quiet mitigations=off nokaslr norandmaps panic=-1 tsc=reliable \
 random.trust_cpu=on testbed.host=$host testbed.share=$share testbed.modules=$image_tree \
 testbed.source=$source" \
 		-serial "file:$state/$host.console" \
