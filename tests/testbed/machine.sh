@@ -126,8 +126,8 @@ testbed_up()
 	machine_lock
 	mkdir -p "$share/results"
 	if machine_is_up A && machine_is_up B; then
-		echo "testbed: already up"
-		return 0
+		machine_probe && { echo "testbed: already up"; return 0; }
+		echo "testbed: booting again: $boot_problem" >&2
 	fi
 	image_prepare
 	for attempt in 1 2; do
