@@ -31,20 +31,6 @@ void door_init(struct door *door)
 	door->pair.destination_config.progress_context = door;
 }
 
-/* The destination is there; nobody waits for a guest yet. */
-void door_open(struct door *door)
-{
-	struct pair *pair = &door->pair;
-
-	assert_int_equal(ramlift_destination_new(&pair->destination_config, &pair->destination,
-						 &pair->destination_error),
-			 0);
-	snprintf(pair->to, sizeof(pair->to), "127.0.0.1:%u",
-		 ramlift_destination_port(pair->destination));
-	assert_int_equal(
-		ramlift_source_new(&pair->source_config, &pair->source, &pair->source_error), 0);
-}
-
 void door_fini(struct door *door)
 {
 	pair_fini(&door->pair);

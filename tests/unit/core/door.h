@@ -21,7 +21,6 @@ struct door {
 
 void door_init(struct door *door);
 /* The destination is there; nobody waits for a guest yet. */
-void door_open(struct door *door);
 void door_fini(struct door *door);
 
 /* Until so many were turned away; what the last one was told. */

@@ -61,7 +61,7 @@ void pair_start_destination(struct pair *pair)
 	assert_int_equal(pthread_create(&pair->thread, NULL, destination_thread, pair), 0);
 }
 
-void pair_start(struct pair *pair)
+void pair_make(struct pair *pair)
 {
 	assert_int_equal(ramlift_destination_new(&pair->destination_config, &pair->destination,
 						 &pair->destination_error),
@@ -70,6 +70,11 @@ void pair_start(struct pair *pair)
 		 ramlift_destination_port(pair->destination));
 	assert_int_equal(
 		ramlift_source_new(&pair->source_config, &pair->source, &pair->source_error), 0);
+}
+
+void pair_start(struct pair *pair)
+{
+	pair_make(pair);
 	pair_start_destination(pair);
 }
 

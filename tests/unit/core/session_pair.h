@@ -31,7 +31,9 @@ struct pair {
 void pair_init(struct pair *pair, const struct ramlift_transport *transport);
 void pair_init_sized(struct pair *pair, const struct ramlift_transport *transport,
 		     uint64_t guest_bytes);
-/* Make both, start the destination, and leave the source to the test. */
+/* Make both sides; nobody waits for a guest yet. */
+void pair_make(struct pair *pair);
+/* The same, and start the destination, and leave the source to the test. */
 void pair_start(struct pair *pair);
 void pair_start_destination(struct pair *pair); /* again */
 /* Wait for the destination and take both sides' figures. */

@@ -25,7 +25,7 @@ static void test_the_silent_hold_up_nobody(void **unused)
 	door_init(&door);
 	door.pair.destination_config.max_strangers = 3;
 	door.pair.destination_config.timeouts.authenticate_ns = SOON_NS;
-	door_open(&door);
+	pair_make(&door.pair);
 	for (unsigned i = 0; i < 40; i++)
 		strangers[i] = knock(&door);
 	assert_moves(&door);
@@ -47,7 +47,7 @@ static void test_silence_has_an_end(void **unused)
 	(void)unused;
 	door_init(&door);
 	door.pair.destination_config.timeouts.authenticate_ns = 200 * NS_PER_MS;
-	door_open(&door);
+	pair_make(&door.pair);
 	stranger = knock(&door);
 	assert_int_equal(await_turned_away(&door, 1).code, -ETIMEDOUT);
 	while (!wait_for_fd(stranger, POLLIN, clock_now_ns() + SOON_NS, -1) &&
@@ -67,7 +67,7 @@ static void test_the_port_closes_at_once(void **unused)
 	(void)unused;
 	door_init(&door);
 	door.pair.destination_config.timeouts.authenticate_ns = SOON_NS;
-	door_open(&door);
+	pair_make(&door.pair);
 	for (unsigned i = 0; i < 5; i++)
 		strangers[i] = knock(&door);
 	begin_ns = clock_now_ns();
@@ -107,7 +107,7 @@ static void test_nonsense_is_turned_away(void **unused)
 
 	(void)unused;
 	door_init(&door);
-	door_open(&door);
+	pair_make(&door.pair);
 	assert_int_equal(security_new(&plain, &security, NULL), 0);
 	for (unsigned i = 0; i < sizeof(nonsense) / sizeof(nonsense[0]); i++) {
 		uint64_t soon_ns = clock_now_ns() + SOON_NS;
@@ -157,7 +157,7 @@ static void test_an_early_offer_waits(void **unused)
 
 	(void)unused;
 	door_init(&door);
-	door_open(&door);
+	pair_make(&door.pair);
 	assert_int_equal(pthread_create(&pair->thread, NULL, late_destination, pair), 0);
 	ret = ramlift_source_run(pair->source, &pair->source_error);
 	pair_join(pair);
@@ -173,7 +173,7 @@ static void test_an_early_offer_does_not_wait_for_ever(void **unused)
 	(void)unused;
 	door_init(&door);
 	pair->destination_config.timeouts.authenticate_ns = 200 * NS_PER_MS;
-	door_open(&door);
+	pair_make(&door.pair);
 	assert_int_equal(ramlift_source_run(pair->source, &pair->source_error), -EREMOTEIO);
 	assert_non_null(strstr(pair->source_error.text, "busy"));
 	assert_int_equal(await_turned_away(&door, 1).code, -EBUSY);
@@ -220,7 +220,7 @@ static void test_one_at_a_time(void **unused)
 	(void)unused;
 	door_init(&door);
 	pair->source_config.bandwidth_bytes_per_s = 1 << 20;
-	door_open(&door);
+	pair_make(&door.pair);
 	pair_start_destination(pair);
 	assert_int_equal(pthread_create(&source, NULL, run_source, pair), 0);
 	do {
@@ -268,7 +268,7 @@ static void test_again_at_once(void **unused)
 	slow.discard = dawdle_over_discard;
 	pair->destination_config.guest_ops = &slow;
 	pair->source_config.bandwidth_bytes_per_s = 1 << 20;
-	door_open(&door);
+	pair_make(&door.pair);
 	assert_int_equal(pthread_create(&pair->thread, NULL, run_twice, pair), 0);
 	assert_int_equal(pthread_create(&source, NULL, run_source, pair), 0);
 	do {
@@ -299,7 +299,7 @@ static void test_none_after_the_last(void **unused)
 	(void)unused;
 	door_init(&door);
 	door.pair.destination_config.timeouts.authenticate_ns = SOON_NS;
-	door_open(&door);
+	pair_make(&door.pair);
 	assert_moves(&door);
 	assert_int_equal(run_other_source(&door, "other", &error), -EREMOTEIO);
 	assert_non_null(strstr(error.text, "busy"));
@@ -314,7 +314,7 @@ static void test_after_a_cancel_nobody_waits(void **unused)
 	(void)unused;
 	door_init(&door);
 	pair->destination_config.timeouts.authenticate_ns = SOON_NS;
-	door_open(&door);
+	pair_make(&door.pair);
 	pair_start_destination(pair);
 	usleep(20000);
 	assert_int_equal(ramlift_destination_cancel(pair->destination), 0);

@@ -89,7 +89,7 @@ static void test_asked_of_a_session_that_fell(void **unused)
 
 	(void)unused;
 	door_init(&door);
-	door_open(&door);
+	pair_make(&door.pair);
 	note(&door, JOURNAL_RECEIVE, session_id);
 	lock_fd = take_lock(&door);
 	assert_int_equal(ask(&door), ANSWER_PENDING); /* somebody has it */
@@ -110,7 +110,7 @@ static void test_asked_of_a_session_that_has_ended(void **unused)
 
 	(void)unused;
 	door_init(&door);
-	door_open(&door);
+	pair_make(&door.pair);
 	note(&door, JOURNAL_RECEIVE, session_id);
 	note(&door, JOURNAL_STARTED, session_id);
 	lock_fd = take_lock(&door);
@@ -135,7 +135,7 @@ static void test_asked_of_what_is_not_there(void **unused)
 
 	(void)unused;
 	door_init(&door);
-	door_open(&door);
+	pair_make(&door.pair);
 	assert_int_equal(ask(&door), ANSWER_UNKNOWN);
 	snprintf(path, sizeof(path), "%s/db.lock", door.pair.state_dir);
 	assert_int_equal(access(path, F_OK), -1); /* no files at a stranger's word */
@@ -162,7 +162,7 @@ static void test_asked_when_nothing_can_be_written(void **unused)
 
 	(void)unused;
 	door_init(&door);
-	door_open(&door);
+	pair_make(&door.pair);
 	snprintf(path, sizeof(path), "%s/db.journal", door.pair.state_dir);
 	snprintf(away, sizeof(away), "%s/away", door.pair.state_dir);
 	note(&door, JOURNAL_RECEIVE, session_id);

@@ -164,15 +164,21 @@ static void test_a_refusal_arrives(void **unused)
 
 /* ---- peers that are slow, or go away ---- */
 
-static void wait_for_nobody(unsigned which, unsigned kind, bool half)
+/* One of them has certificates (0), a key (1) or nothing (2). */
+static void ends_of_kind(struct end ends[2], unsigned which, unsigned kind)
 {
-	struct end ends[2];
-
 	rig_ends(ends);
 	if (kind == 1)
 		rig_use_key(&ends[which], "key");
 	if (kind == 2)
 		rig_use_nothing(&ends[which]);
+}
+
+static void wait_for_nobody(unsigned which, unsigned kind, bool half)
+{
+	struct end ends[2];
+
+	ends_of_kind(ends, which, kind);
 	if (half)
 		assert_int_equal(send_all(ends[!which].fd, kind == 2 ? "RLP" : "\x16\x03\x03", 3,
 					  LONG_NS, NEVER),
@@ -188,11 +194,7 @@ static void hear_an_end(unsigned which, unsigned kind)
 {
 	struct end ends[2];
 
-	rig_ends(ends);
-	if (kind == 1)
-		rig_use_key(&ends[which], "key");
-	if (kind == 2)
-		rig_use_nothing(&ends[which]);
+	ends_of_kind(ends, which, kind);
 	shutdown(ends[!which].fd, SHUT_WR);
 	rig_start(&ends[which], which == SOURCE);
 	rig_join(&ends[which]);
